@@ -1,0 +1,1 @@
+//! The scoreboard: one shared mapping, its writer's and its readers' side.

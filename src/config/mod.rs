@@ -1,0 +1,1 @@
+//! What was said, and what it resolves to. Pure: reads no file and no environment.

@@ -1,0 +1,1 @@
+//! Listening sockets: addresses, bind, what clients will meet.

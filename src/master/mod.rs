@@ -1,0 +1,1 @@
+//! The master: supervises the workers, serves nobody.

@@ -1,0 +1,1 @@
+//! The connection loop, its timers, and the executor that runs handlers.

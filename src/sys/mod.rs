@@ -1,0 +1,1 @@
+//! The only place for `unsafe`, nix, libc and the clock.

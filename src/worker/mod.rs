@@ -1,0 +1,1 @@
+//! A worker's life: build the site, say ready, serve, drain.
