@@ -22,3 +22,6 @@ mod site;
 #[allow(unsafe_code)]
 mod sys;
 mod worker;
+
+pub use board::Identity;
+pub use site::{Body, Client, Exchange, Handler, Request, RequestBody, Responder, Response, quick};

@@ -1,0 +1,194 @@
+//! The bodies of requests and responses. Knows nothing of how they travel.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
+
+/// The body of a response: bytes, a range of a file, or a stream that is pulled as the client takes it.
+#[derive(Debug, Default)]
+pub struct Body(Payload);
+
+/// What a [`Body`] consists of.
+pub(crate) enum Payload {
+    Bytes(Bytes),
+    File(FileRange),
+    Stream(BodyStream),
+}
+
+/// Bytes `range` of `file`, sent from the page cache without passing through the process.
+#[derive(Debug)]
+pub(crate) struct FileRange {
+    pub file: File,
+    pub range: Range<u64>,
+}
+
+/// Chunks that are made while the client takes them; an error cuts the connection.
+pub(crate) type BodyStream = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
+
+impl Body {
+    /// No bytes.
+    pub const fn empty() -> Self {
+        Self(Payload::Bytes(Bytes::new()))
+    }
+
+    /// The bytes `range` of an open file.
+    ///
+    /// A file that turns out shorter than the range says cuts the connection, so that the client notices.
+    pub const fn file(file: File, range: Range<u64>) -> Self {
+        Self(Payload::File(FileRange { file, range }))
+    }
+
+    /// Chunks that are asked for as the client takes them, one at a time. An `Err` cuts the connection, so that
+    /// the client does not take what it has for the whole.
+    ///
+    /// Where the response has a `Content-Length`, the stream must produce exactly that many bytes; otherwise it
+    /// travels in chunks (to HTTP/1.0 clients until the connection closes). The stream is asked where the
+    /// handler ran: in the loop for one that does not block, on the handler thread otherwise.
+    pub fn stream<S>(chunks: S) -> Self
+    where
+        S: Iterator<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        Self(Payload::Stream(Box::new(chunks)))
+    }
+
+    /// Its length in bytes; `None` for a stream.
+    pub fn len(&self) -> Option<u64> {
+        match &self.0 {
+            Payload::Bytes(bytes) => Some(bytes.len() as u64),
+            Payload::File(part) => Some(part.range.end.saturating_sub(part.range.start)),
+            Payload::Stream(_) => None,
+        }
+    }
+
+    /// Whether it certainly has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    pub(crate) fn into_payload(self) -> Payload {
+        self.0
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::File(part) => write!(f, "bytes {:?} of a file", part.range),
+            Self::Stream(_) => f.write_str("a stream"),
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(Payload::Bytes(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl From<&'static [u8]> for Body {
+    fn from(bytes: &'static [u8]) -> Self {
+        Bytes::from_static(bytes).into()
+    }
+}
+
+/// The whole body of a request, in memory or, where it is large, in an unlinked temporary file.
+///
+/// It can be read once, as [`Read`], or taken as bytes.
+#[derive(Debug, Default)]
+pub struct RequestBody(Stored);
+
+#[derive(Debug)]
+enum Stored {
+    Memory(Bytes),
+    /// Positioned at what is read next; the number is how many bytes are left.
+    File(File, u64),
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self::Memory(Bytes::new())
+    }
+}
+
+impl RequestBody {
+    /// A body that was kept in a file, positioned at its start.
+    pub(crate) const fn from_file(file: File, len: u64) -> Self {
+        Self(Stored::File(file, len))
+    }
+
+    /// How many bytes are left to read.
+    pub fn len(&self) -> u64 {
+        match &self.0 {
+            Stored::Memory(bytes) => bytes.len() as u64,
+            Stored::File(_, left) => *left,
+        }
+    }
+
+    /// Whether no byte is left to read.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is left, in memory: free for a small body; a large one is read from its file.
+    ///
+    /// # Errors
+    /// The temporary file could not be read.
+    pub fn into_bytes(mut self) -> io::Result<Bytes> {
+        if let Stored::Memory(bytes) = self.0 {
+            return Ok(bytes);
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
+        self.read_to_end(&mut bytes)?;
+        Ok(bytes.into())
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(bytes: Bytes) -> Self {
+        Self(Stored::Memory(bytes))
+    }
+}
+
+impl Read for RequestBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Stored::Memory(bytes) => {
+                let n = buffer.len().min(bytes.len());
+                bytes.copy_to_slice(&mut buffer[..n]);
+                Ok(n)
+            }
+            Stored::File(file, left) => {
+                let n = file.take(*left).read(buffer)?;
+                *left -= n as u64;
+                Ok(n)
+            }
+        }
+    }
+}
