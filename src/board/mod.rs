@@ -1,6 +1,14 @@
-//! The scoreboard: one shared mapping, its writer's and its readers' side.
+//! The scoreboard: one shared mapping, made before the first fork. Each worker writes its own record; the master
+//! and the siblings read it, also after the worker's death. Decides nothing.
+
+mod text;
 
 use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::sys;
 
 /// Which worker this is: one identity in every log line and on every page that shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,5 +24,267 @@ pub struct Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "worker={} gen={} pid={}", self.worker, self.generation, self.pid)
+    }
+}
+
+/// The whole scoreboard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Board {
+    words: &'static [AtomicU64],
+}
+
+/// A record and the header have whole cache lines of their own.
+const RECORD_WORDS: usize = 128;
+
+/// Two generations of a pool have records at the same time.
+const GENERATIONS: usize = 2;
+
+/// Words of the header.
+mod header {
+    pub(super) const RECORDS_IN_USE: usize = 0;
+    pub(super) const STOPPING: usize = 1;
+}
+
+/// Words of a record.
+mod field {
+    pub(super) const PID: usize = 0;
+    pub(super) const CONNECTIONS: usize = 1;
+    pub(super) const BUSY: usize = 2;
+    pub(super) const TURN_SINCE: usize = 3;
+    pub(super) const ACCEPTED: usize = 8;
+    pub(super) const SERVED: usize = 9;
+    pub(super) const RUNNING: usize = 10;
+    pub(super) const REQUEST: std::ops::Range<usize> = 16..64;
+    pub(super) const LAST_WORDS: std::ops::Range<usize> = 64..128;
+}
+
+impl Board {
+    /// A scoreboard for pools of up to `max_slots` workers.
+    pub fn new(max_slots: u32) -> io::Result<Self> {
+        let records = max_slots as usize * GENERATIONS;
+        Ok(Self { words: sys::shared::words((records + 1) * RECORD_WORDS)? })
+    }
+
+    /// The record of the worker that lives in `slot`, one of two generations.
+    pub fn record(&self, slot: u32, generation: u32) -> Record {
+        let place = slot as usize * GENERATIONS + generation as usize % GENERATIONS;
+        let in_use = &self.words[header::RECORDS_IN_USE];
+        in_use.fetch_max(place as u64 + 1, Ordering::Relaxed);
+        self.at(place)
+    }
+
+    /// Tells the workers whether an end of theirs is the end of the whole server: then they go on accepting for
+    /// `window` before they leave, because no sibling will.
+    pub fn set_stopping(&self, window: Duration) {
+        self.words[header::STOPPING].store(millis(window).max(1), Ordering::Release);
+    }
+
+    /// For how long a worker that is asked to leave goes on accepting; `None` when its siblings stay.
+    pub fn stopping(&self) -> Option<Duration> {
+        match self.words[header::STOPPING].load(Ordering::Acquire) {
+            0 => None,
+            window => Some(Duration::from_millis(window)),
+        }
+    }
+
+    /// The mean number of connections of the workers that can take more: those that are waiting for events, or
+    /// came round less than `stuck_after` ago, and whose handler is free.
+    pub fn mean_connections(&self, now: Duration, stuck_after: Duration) -> Option<Mean> {
+        let mut mean = Mean { connections: 0, workers: 0 };
+        for place in 0..self.words[header::RECORDS_IN_USE].load(Ordering::Relaxed) as usize {
+            let record = self.at(place);
+            if record.can_take_more(now, stuck_after) {
+                mean.connections += record.word(field::CONNECTIONS).load(Ordering::Relaxed);
+                mean.workers += 1;
+            }
+        }
+        (mean.workers > 0).then_some(mean)
+    }
+
+    fn at(&self, place: usize) -> Record {
+        let start = (place + 1) * RECORD_WORDS;
+        Record { words: &self.words[start..start + RECORD_WORDS] }
+    }
+}
+
+/// A sum and what it is to be divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mean {
+    pub connections: u64,
+    pub workers: u64,
+}
+
+/// What one worker says of itself. Only that worker writes it, except that the master clears it for the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    words: &'static [AtomicU64],
+}
+
+impl Record {
+    /// Empties it for a new worker (the master, before the fork).
+    pub fn clear(&self) {
+        for word in self.words {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The worker is there and takes connections.
+    pub fn open(&self, pid: i32) {
+        self.set(field::PID, u64::from(pid.unsigned_abs()));
+    }
+
+    /// The worker takes no more connections, or is gone.
+    pub fn close(&self) {
+        self.set(field::PID, 0);
+    }
+
+    /// How many connections are open.
+    pub fn set_connections(&self, open: usize) {
+        self.set(field::CONNECTIONS, open as u64);
+    }
+
+    /// Whether a handler runs that keeps other requests waiting.
+    pub fn set_busy(&self, busy: bool) {
+        self.set(field::BUSY, u64::from(busy));
+    }
+
+    /// The loop has woken up at `now`.
+    pub fn begin_turn(&self, now: Duration) {
+        self.set(field::TURN_SINCE, millis(now).max(1));
+    }
+
+    /// The loop is about to wait for events.
+    pub fn end_turn(&self) {
+        self.set(field::TURN_SINCE, 0);
+    }
+
+    /// One more connection was accepted.
+    pub fn count_accepted(&self) {
+        self.increment(field::ACCEPTED);
+    }
+
+    /// A request is complete and goes to its handler; its words are what the master quotes should this worker die.
+    pub fn begin_request(&self, method: &str, target: &[u8], client: &dyn fmt::Display) {
+        self.increment(field::RUNNING);
+        text::write(&self.words[field::REQUEST], &[method.as_bytes(), b" ", target], client);
+    }
+
+    /// A request was answered.
+    pub fn end_request(&self) {
+        self.increment(field::SERVED);
+        self.abandon_request();
+    }
+
+    /// A request ended without an answer: its client is gone.
+    pub fn abandon_request(&self) {
+        let running = self.word(field::RUNNING).load(Ordering::Relaxed);
+        self.set(field::RUNNING, running.saturating_sub(1));
+    }
+
+    /// The worker's last words: why it will end.
+    pub fn set_last_words(&self, words: &str) {
+        text::write(&self.words[field::LAST_WORDS], &[words.as_bytes()], &"");
+    }
+
+    /// How many requests were answered.
+    pub fn served(&self) -> u64 {
+        self.word(field::SERVED).load(Ordering::Relaxed)
+    }
+
+    /// How many requests were handed to a handler and not yet answered.
+    pub fn running(&self) -> u64 {
+        self.word(field::RUNNING).load(Ordering::Relaxed)
+    }
+
+    /// The last request that was handed to a handler, if any was.
+    pub fn last_request(&self) -> Option<String> {
+        text::read(&self.words[field::REQUEST])
+    }
+
+    /// Why the worker ended, if it could say.
+    pub fn last_words(&self) -> Option<String> {
+        text::read(&self.words[field::LAST_WORDS])
+    }
+
+    fn can_take_more(&self, now: Duration, stuck_after: Duration) -> bool {
+        let load = |field| self.word(field).load(Ordering::Relaxed);
+        let turn_since = load(field::TURN_SINCE);
+        let stuck = turn_since != 0 && millis(now).saturating_sub(turn_since) > millis(stuck_after);
+        load(field::PID) != 0 && load(field::BUSY) == 0 && !stuck
+    }
+
+    fn word(&self, field: usize) -> &'static AtomicU64 {
+        &self.words[field]
+    }
+
+    fn set(&self, field: usize, value: u64) {
+        self.word(field).store(value, Ordering::Relaxed);
+    }
+
+    /// One writer only: no read-modify-write cycle is needed.
+    fn increment(&self, field: usize) {
+        let word = self.word(field);
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn open(board: &Board, slot: u32, connections: usize) -> Record {
+        let record = board.record(slot, 1);
+        record.open(100 + slot as i32);
+        record.set_connections(connections);
+        record
+    }
+
+    #[test]
+    fn workers_that_are_stuck_busy_or_gone_are_left_out_of_the_mean() {
+        let board = Board::new(8).unwrap();
+        assert_eq!(board.mean_connections(100 * MS, 8 * MS), None);
+        open(&board, 0, 3);
+        open(&board, 1, 5).begin_turn(90 * MS);
+        open(&board, 2, 50).set_busy(true);
+        open(&board, 3, 50).close();
+        open(&board, 4, 7).begin_turn(95 * MS);
+        assert_eq!(board.mean_connections(100 * MS, 8 * MS), Some(Mean { connections: 10, workers: 2 }));
+    }
+
+    #[test]
+    fn two_generations_of_a_slot_have_different_records() {
+        let board = Board::new(1).unwrap();
+        board.record(0, 1).count_accepted();
+        board.record(0, 1).end_request();
+        assert_eq!((board.record(0, 1).served(), board.record(0, 2).served()), (1, 0));
+        board.record(0, 1).clear();
+        assert_eq!(board.record(0, 1).served(), 0);
+    }
+
+    #[test]
+    fn a_record_remembers_the_last_request_and_how_many_run() {
+        let record = Board::new(1).unwrap().record(0, 1);
+        assert_eq!((record.last_request(), record.last_words()), (None, None));
+        record.begin_request("GET", b"/a?b", &"192.0.2.1:99");
+        record.begin_request("POST", b"/c", &"192.0.2.1:99");
+        record.end_request();
+        assert_eq!(record.last_request().unwrap(), "POST /c 192.0.2.1:99");
+        assert_eq!((record.running(), record.served()), (1, 1));
+        record.set_last_words("out of ideas");
+        assert_eq!(record.last_words().unwrap(), "out of ideas");
+    }
+
+    #[test]
+    fn stopping_is_seen_with_its_window() {
+        let board = Board::new(1).unwrap();
+        assert_eq!(board.stopping(), None);
+        board.set_stopping(200 * MS);
+        assert_eq!(board.stopping(), Some(200 * MS));
     }
 }

@@ -1,1 +1,10 @@
-//! The only place for `unsafe`, nix, libc and the clock.
+//! The only place for `unsafe`, nix, libc and the clock: thin, safe faces of system calls.
+//! Knows nothing of HTTP, workers or configuration.
+
+pub(crate) mod clock;
+pub(crate) mod epoll;
+pub(crate) mod limits;
+pub(crate) mod process;
+pub(crate) mod shared;
+pub(crate) mod signal;
+pub(crate) mod socket;

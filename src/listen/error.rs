@@ -1,0 +1,66 @@
+//! Why a listening socket could not be opened, with a remedy.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why a listening socket could not be opened.
+#[derive(Debug)]
+pub(crate) enum Error {
+    Resolve { host: String, cause: io::Error },
+    Bind { address: SocketAddr, cause: io::Error },
+    BindFile { path: PathBuf, cause: io::Error },
+    NotASocket { path: PathBuf },
+    ServerAlive { path: PathBuf },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve { host, cause } => write!(
+                f,
+                "cannot find an address for socketHost={host}: {cause}; use an address of this machine, such as \
+                 127.0.0.1, or 0.0.0.0 for all of its IPv4 addresses"
+            ),
+            Self::Bind { address, cause } => write!(f, "cannot listen on {address}: {}", bind_cause(*address, cause)),
+            Self::BindFile { path, cause } => write!(
+                f,
+                "cannot listen on socketFile={}: {cause}; the folder must exist and this user must be allowed to \
+                 write to it, and the path must be shorter than 108 bytes",
+                path.display()
+            ),
+            Self::NotASocket { path } => write!(
+                f,
+                "cannot listen on socketFile={}: there is a file which is not a socket; move it away or choose \
+                 another path",
+                path.display()
+            ),
+            Self::ServerAlive { path } => write!(
+                f,
+                "cannot listen on socketFile={}: a server already answers there; stop it first or choose another path",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+fn bind_cause(address: SocketAddr, cause: &io::Error) -> String {
+    let port = address.port();
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another process already listens there; stop it (`ss -ltnp 'sport = :{port}'` names it) or choose \
+             another socketPort"
+        ),
+        io::ErrorKind::PermissionDenied if port < 1024 => format!(
+            "permission denied: ports below 1024 are for root; start as root, give the program \
+             CAP_NET_BIND_SERVICE, or choose a socketPort from 1024 (8080, say) instead of {port}"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{} is not an address of this machine; correct socketHost", address.ip())
+        }
+        _ => cause.to_string(),
+    }
+}

@@ -1,0 +1,95 @@
+//! A listening Unix domain socket and its file: a dead server's is replaced, a living one's is respected, and only
+//! the one who made it removes it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::Error;
+use crate::sys;
+
+/// The file of a listening socket, known by its inode.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+    /// The process that made it; its children do not remove it.
+    owner: i32,
+}
+
+impl SocketFile {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn remove(&self) {
+        if sys::process::pid() == self.owner && identity(&self.path).ok() == Some(self.device_and_inode) {
+            if let Err(cause) = std::fs::remove_file(&self.path) {
+                ::log::warn!("cannot remove {}: {cause}", self.path.display());
+            }
+        }
+    }
+}
+
+pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> Result<(OwnedFd, SocketFile), Error> {
+    make_room(path)?;
+    open(path, mode, backlog).map_err(|cause| Error::BindFile { path: path.to_owned(), cause })
+}
+
+/// Removes a socket on which nobody listens any more.
+fn make_room(path: &Path) -> Result<(), Error> {
+    let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !there.file_type().is_socket() {
+        return Err(Error::NotASocket { path: path.to_owned() });
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
+            ::log::info!("replacing {}, the socket of a server that is gone", path.display());
+            std::fs::remove_file(path).map_err(|cause| Error::BindFile { path: path.to_owned(), cause })
+        }
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Whoever answers, or has a full queue or other permissions, is alive.
+        Ok(_) | Err(_) => Err(Error::ServerAlive { path: path.to_owned() }),
+    }
+}
+
+fn open(path: &Path, mode: u32, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    // Nobody can connect before listen(2), so the permissions are right from the first connection.
+    socket.bind(&SockAddr::unix(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    let file = SocketFile { path: path.to_owned(), device_and_inode: identity(path)?, owner: sys::process::pid() };
+    socket.listen(backlog)?;
+    Ok((socket.into(), file))
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_file_is_replaced_a_live_one_and_a_plain_file_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let (socket, file) = bind(&path, 0o600, 5).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(bind(&path, 0o600, 5), Err(Error::ServerAlive { .. })));
+        drop(socket);
+        let (_alive, replaced) = bind(&path, 0o660, 5).unwrap();
+        file.remove();
+        assert!(path.exists(), "another socket's file is not ours to remove");
+        replaced.remove();
+        assert!(!path.exists());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(bind(&path, 0o600, 5), Err(Error::NotASocket { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+}

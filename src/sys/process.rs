@@ -1,0 +1,83 @@
+//! Processes: fork, wait, kill.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::sys::signal::{SigSet, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+pub(crate) use nix::sys::signal::Signal;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(i32),
+    Signal(i32),
+}
+
+/// The exit code of a child whose code panicked, as of any Rust program.
+const PANICKED: i32 = 101;
+
+/// Forks a child that runs `life` and ends with the exit code it returns; never returns in the child.
+///
+/// All signals are blocked meanwhile, and `life` starts with them blocked, so that none reaches the child before
+/// it has made itself ready for signals.
+pub(crate) fn fork_child(life: impl FnOnce() -> i32) -> io::Result<i32> {
+    let before = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+    // SAFETY: the calling process has a single thread (the master never starts another), so that no lock is held
+    // by a thread which the child lacks; the child leaves by `_exit` and never returns into its parent's code.
+    let forked = unsafe { fork() };
+    match forked {
+        Ok(ForkResult::Child) => {
+            let code = catch_unwind(AssertUnwindSafe(life)).unwrap_or(PANICKED);
+            exit_now(code)
+        }
+        Ok(ForkResult::Parent { child }) => {
+            before.thread_set_mask()?;
+            Ok(child.as_raw())
+        }
+        Err(error) => {
+            before.thread_set_mask()?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Ends the process without running what its parent registered for its own end.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// The next child that has ended, if one has; never waits.
+pub(crate) fn reap() -> Option<(i32, Ended)> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid.as_raw(), Ended::Code(code))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid.as_raw(), Ended::Signal(signal as i32))),
+            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return None,
+            // A child that was stopped or traced has not ended; EINTR: ask again.
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Sends a signal; that the process is gone already is no error.
+pub(crate) fn signal(pid: i32, signal: Signal) -> io::Result<()> {
+    match kill(Pid::from_raw(pid), signal) {
+        Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// This process.
+pub(crate) fn pid() -> i32 {
+    Pid::this().as_raw()
+}
+
+/// A signal's name, such as `SIGKILL`.
+pub(crate) fn signal_name(number: i32) -> &'static str {
+    Signal::try_from(number).map_or("an unknown signal", Signal::as_str)
+}

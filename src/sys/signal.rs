@@ -1,0 +1,86 @@
+//! Signals as bytes of a pipe: the handler writes the number, the loop reads it when it comes round.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::SigSet;
+use nix::unistd::{pipe2, read};
+
+pub(crate) use nix::sys::signal::Signal;
+
+/// Where the handlers of this process write. A forked child has the same handlers and must have a pipe of its
+/// own, or its signals would reach its parent too.
+static WRITE_END: AtomicI32 = AtomicI32::new(-1);
+
+/// The signals this process gets.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    read_end: OwnedFd,
+}
+
+impl Signals {
+    /// From now on `signals` no longer do what they do by default but are read here.
+    pub fn install(signals: &[Signal]) -> io::Result<Self> {
+        let installed = Self { read_end: new_pipe()? };
+        for &signal in signals {
+            let number = signal as i32;
+            // SAFETY: the handler loads an atomic, writes a byte and restores errno: all of it is
+            // async-signal-safe (signal-safety(7)).
+            unsafe { signal_hook::low_level::register(number, move || note(number))? };
+        }
+        Ok(installed)
+    }
+
+    /// To be called first in a forked child, whose signals are blocked: separates it from its parent's pipe and
+    /// unblocks all signals.
+    pub fn separate_in_child(&mut self) -> io::Result<()> {
+        // The parent's write end stays the parent's; the child's copy is not needed.
+        let inherited = WRITE_END.load(Ordering::SeqCst);
+        self.read_end = new_pipe()?;
+        // SAFETY: the number was a descriptor this process inherited, which nobody else here uses.
+        drop(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(inherited) });
+        SigSet::all().thread_unblock()?;
+        Ok(())
+    }
+
+    /// The signals that came since the last call.
+    pub fn take(&self) -> Vec<Signal> {
+        let mut numbers = [0; 64];
+        let mut taken = Vec::new();
+        while let Ok(n @ 1..) = read(&self.read_end, &mut numbers) {
+            taken.extend(numbers[..n].iter().filter_map(|&number| Signal::try_from(i32::from(number)).ok()));
+        }
+        taken
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read_end.as_fd()
+    }
+}
+
+fn new_pipe() -> io::Result<OwnedFd> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    WRITE_END.store(write_end.into_raw_fd(), Ordering::SeqCst);
+    Ok(read_end)
+}
+
+/// Runs in the signal handler.
+fn note(number: i32) {
+    let before = Errno::last_raw();
+    let byte = u8::try_from(number).unwrap_or(0);
+    // SAFETY: write(2) is async-signal-safe, and `byte` lives through the call. A full pipe loses the byte: the
+    // loop has thousands to read then.
+    unsafe { libc::write(WRITE_END.load(Ordering::SeqCst), (&raw const byte).cast(), 1) };
+    Errno::set_raw(before);
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.read_end.as_raw_fd()
+    }
+}

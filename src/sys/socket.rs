@@ -1,0 +1,84 @@
+//! Sockets: accept, receive, send, and the options that std does not know.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+
+/// Accepts one connection, non-blocking; its peer's address, or `None` for a Unix domain socket.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the pointers that we are given describe a live buffer, which the kernel fills.
+    let (fd, address) = unsafe {
+        socket2::SockAddr::try_init(|address, len| {
+            Ok(Errno::result(libc::accept4(listener.as_raw_fd(), address.cast(), len, flags))?)
+        })?
+    };
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok((socket, address.as_socket()))
+}
+
+/// Receives what has arrived. `Ok(0)` is the client's end of file.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| recv(socket.as_raw_fd(), buffer, MsgFlags::empty()))
+}
+
+/// Sends what the socket takes of two pieces in one call. `more_follows` lets the kernel wait for it, so that a
+/// head and the start of its file share a packet (`MSG_MORE`, send(2)).
+pub(crate) fn send(socket: BorrowedFd<'_>, first: &[u8], second: &[u8], more_follows: bool) -> io::Result<usize> {
+    let mut flags = MsgFlags::MSG_NOSIGNAL;
+    if more_follows {
+        flags |= MsgFlags::from_bits_retain(libc::MSG_MORE);
+    }
+    if second.is_empty() {
+        return retry(|| nix::sys::socket::send(socket.as_raw_fd(), first, flags));
+    }
+    let pieces = [IoSlice::new(first), IoSlice::new(second)];
+    retry(|| nix::sys::socket::sendmsg::<()>(socket.as_raw_fd(), &pieces, &[], flags, None))
+}
+
+/// Sends up to `count` bytes of a file from `offset`, from the page cache. `Ok(0)`: the file ends there.
+pub(crate) fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
+    let mut offset = i64::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    retry(|| nix::sys::sendfile::sendfile64(socket, file, Some(&mut offset), count))
+}
+
+/// Says that nothing more will be sent; the client may still send.
+pub(crate) fn end_sending(socket: BorrowedFd<'_>) {
+    // A connection that is gone already has nothing left to end.
+    let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
+}
+
+/// Makes closing the socket reset the connection, so that the client cannot take what it has for the whole.
+pub(crate) fn reset_on_close(socket: BorrowedFd<'_>) {
+    let _ = socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
+}
+
+/// How long the kernel keeps a connection without a request to itself: `seconds` of `TCP_DEFER_ACCEPT`
+/// (tcp(7)); 0 hands over every connection at once, also those it keeps now.
+pub(crate) fn set_defer_accept(listener: BorrowedFd<'_>, seconds: i32) -> io::Result<()> {
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the option's value is an int that lives through the call, and its size is said.
+    let done = unsafe {
+        let value = (&raw const seconds).cast();
+        libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, len)
+    };
+    Errno::result(done)?;
+    Ok(())
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done.map_err(io::Error::from),
+        }
+    }
+}
+
+/// The error of a machine without this kind of address (`EAFNOSUPPORT`).
+pub(crate) const FAMILY_NOT_SUPPORTED: i32 = libc::EAFNOSUPPORT;
