@@ -11,11 +11,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::Error;
 use crate::sys;
 
-/// The file of a listening socket, known by its inode.
+/// The file of a listening socket, known by its inode and, because numbers are used again, when it was made.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    device_and_inode: (u64, u64),
+    made: (u64, u64, i64, i64),
     /// The process that made it; its children do not remove it.
     owner: i32,
 }
@@ -26,7 +26,7 @@ impl SocketFile {
     }
 
     pub fn remove(&self) {
-        if sys::process::pid() == self.owner && identity(&self.path).ok() == Some(self.device_and_inode) {
+        if sys::process::pid() == self.owner && identity(&self.path).ok() == Some(self.made) {
             if let Err(cause) = std::fs::remove_file(&self.path) {
                 ::log::warn!("cannot remove {}: {cause}", self.path.display());
             }
@@ -61,14 +61,14 @@ fn open(path: &Path, mode: u32, backlog: i32) -> io::Result<(OwnedFd, SocketFile
     // Nobody can connect before listen(2), so the permissions are right from the first connection.
     socket.bind(&SockAddr::unix(path)?)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    let file = SocketFile { path: path.to_owned(), device_and_inode: identity(path)?, owner: sys::process::pid() };
+    let file = SocketFile { path: path.to_owned(), made: identity(path)?, owner: sys::process::pid() };
     socket.listen(backlog)?;
     Ok((socket.into(), file))
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn identity(path: &Path) -> io::Result<(u64, u64, i64, i64)> {
     let found = std::fs::symlink_metadata(path)?;
-    Ok((found.dev(), found.ino()))
+    Ok((found.dev(), found.ino(), found.mtime(), found.mtime_nsec()))
 }
 
 #[cfg(test)]
@@ -83,6 +83,8 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(bind(&path, 0o600, 5), Err(Error::ServerAlive { .. })));
         drop(socket);
+        // Keeps the inode, whose number would otherwise be used again at once.
+        std::fs::hard_link(&path, folder.path().join("kept")).unwrap();
         let (_alive, replaced) = bind(&path, 0o660, 5).unwrap();
         file.remove();
         assert!(path.exists(), "another socket's file is not ours to remove");
