@@ -1,1 +1,370 @@
-//! The connection loop, its timers, and the executor that runs handlers.
+//! The connection loop: one turn waits for events, gives every connection that has something to do its turn,
+//! accepts, and sees to timers. Knows listeners, connections and a handler; not why it is to leave, nor who asked.
+
+mod accept;
+mod connection;
+mod drive;
+mod env;
+mod executor;
+mod gate;
+mod send;
+mod stored;
+mod timers;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+
+use crate::board::{Board, Record};
+use crate::h1;
+use crate::listen::Listener;
+use crate::log::access::AccessLog;
+use crate::site::{Delivery, ExchangeKey, Handler, Outbox};
+use crate::sys;
+use connection::{Connection, Phase};
+use drive::{Drive, Outcome};
+use env::Env;
+use gate::Gate;
+use timers::{Timeouts, Timer, Timers};
+
+/// How long a client is listened to after its last answer, so that it hears the end before the connection goes.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a kept connection must be quiet before a leaving worker closes it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+const EVENTS_PER_TURN: usize = 256;
+
+/// Tokens above all connections: whatever the owner watches, the waker, and the listeners from there down.
+const WATCHED: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+const FIRST_LISTENER: usize = usize::MAX - 2;
+
+/// What a loop is told of limits and times.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub limits: h1::Limits,
+    pub body_in_memory: usize,
+    pub max_connections: usize,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
+    pub keep_alive_timeout: Duration,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Clients were served.
+    Served,
+    /// Something that the owner watches has something to say.
+    Watched,
+    /// The loop was to leave, and all is done.
+    Finished,
+}
+
+/// One connection loop.
+pub(crate) struct Loop {
+    poll: Poll,
+    events: Events,
+    listeners: Vec<Listener>,
+    gate: Gate,
+    /// A listener has connections.
+    acceptable: bool,
+    table: Slab<Connection>,
+    timers: Timers,
+    /// Connections whose turn ended before they had nothing left to do.
+    next_turn: VecDeque<usize>,
+    max_connections: usize,
+    /// Leaving: accept until then, and further until the queue is empty.
+    leave_at: Option<Duration>,
+    board: Board,
+    record: Record,
+    env: Env,
+}
+
+impl Loop {
+    pub fn new(
+        settings: &Settings,
+        listeners: Vec<Listener>,
+        handler: Arc<dyn Handler>,
+        access: AccessLog,
+        board: Board,
+        record: Record,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let wake = move || {
+            if let Err(cause) = waker.wake() {
+                log::error!("cannot wake the loop: {cause}; an answer is late");
+            }
+        };
+        let outbox = Arc::new(Outbox::new(wake));
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            listeners,
+            gate: Gate::default(),
+            acceptable: false,
+            table: Slab::new(),
+            timers: Timers::new(timeouts(settings)),
+            next_turn: VecDeque::new(),
+            max_connections: settings.max_connections,
+            leave_at: None,
+            board,
+            record,
+            env: Env::new(handler, outbox, settings.limits, settings.body_in_memory, record, access),
+        })
+    }
+
+    /// Has [`Turn::Watched`] returned when `fd` can be read.
+    pub fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), WATCHED, Interest::READABLE)
+    }
+
+    /// Waits for something to happen, and sees to it.
+    pub fn turn(&mut self) -> io::Result<Turn> {
+        self.move_listeners()?;
+        self.wait()?;
+        self.env.begin_turn();
+        let watched = self.take_events();
+        self.take_deliveries();
+        self.take_turns();
+        self.accept();
+        self.expire_timers();
+        self.env.flush_log_when_due();
+        Ok(if watched {
+            Turn::Watched
+        } else if self.is_finished() {
+            Turn::Finished
+        } else {
+            Turn::Served
+        })
+    }
+
+    /// Begins to leave: accepts for `window` more and then until the queue is empty, answers what is asked with
+    /// `Connection: close`, and is finished when the last connection is gone.
+    pub fn leave(&mut self, window: Duration) {
+        if self.leave_at.is_some() {
+            return;
+        }
+        self.leave_at = Some(self.env.now + window);
+        self.env.draining = true;
+        self.timers.timeouts.drain_timeout = if window.is_zero() { DRAIN_TIMEOUT } else { window };
+        while let Some(index) = self.timers.oldest(Timer::KeepAlive) {
+            self.timers.set(index, Timer::Drain, self.env.now);
+        }
+        self.accept();
+    }
+
+    /// Writes what is left to be written of the log.
+    pub fn flush_log(&mut self) {
+        self.env.flush_log();
+    }
+
+    fn is_finished(&self) -> bool {
+        self.listeners.is_empty() && self.leave_at.is_some() && self.table.is_empty()
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let timeout = if self.env.outbox.may_sleep() { self.timeout() } else { Some(Duration::ZERO) };
+        self.record.end_turn();
+        let polled = self.poll.poll(&mut self.events, timeout);
+        self.env.outbox.awake();
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.next_turn.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now = self.env.now;
+        let accepting_until = self.leave_at.filter(|_| !self.listeners.is_empty());
+        let deadlines = [self.gate.next_deadline(), self.env.log_deadline(), accepting_until];
+        let until = |deadline: Duration| deadline.saturating_sub(now);
+        deadlines.into_iter().flatten().map(until).chain(self.timers.next_timeout(now)).min()
+    }
+
+    fn take_events(&mut self) -> bool {
+        let mut watched = false;
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            match event.token() {
+                WATCHED => watched = true,
+                WAKER => {}
+                token if token.0 > FIRST_LISTENER - self.listeners.len().max(64) => self.acceptable = true,
+                Token(index) => {
+                    // What comes for a connection that this turn has closed finds nobody: accepting, which gives
+                    // its place away, comes later.
+                    let Some(connection) = self.table.get_mut(index) else { continue };
+                    let failed = event.is_error();
+                    connection.readable |= event.is_readable() || event.is_read_closed() || failed;
+                    connection.writable |= event.is_writable() || event.is_write_closed() || failed;
+                    self.drive(index);
+                }
+            }
+        }
+        self.events = events;
+        watched
+    }
+
+    /// Lets those go on whose turn ended early; what they put off again is for the next turn.
+    fn take_turns(&mut self) {
+        for _ in 0..self.next_turn.len() {
+            if let Some(index) = self.next_turn.pop_front() {
+                self.drive(index);
+            }
+        }
+    }
+
+    /// Sees to what handlers posted.
+    fn take_deliveries(&mut self) {
+        self.env.collect();
+        while let Some(delivery) = self.env.inbox.pop_front() {
+            match delivery {
+                Delivery::JobDone => self.env.executor.job_done(),
+                Delivery::Response(key, response) => {
+                    if let Some(mut drive) = self.find(key, Phase::Handling) {
+                        drive.respond(response);
+                        let outcome = drive.run();
+                        self.settle(key.index, outcome);
+                    }
+                }
+                Delivery::Chunk(key, chunks, chunk) => {
+                    if let Some(mut drive) = self.find(key, Phase::Pulling) {
+                        drive.take_chunk(chunks, chunk);
+                        let outcome = drive.run();
+                        self.settle(key.index, outcome);
+                    }
+                }
+            }
+            self.env.collect();
+        }
+    }
+
+    /// The connection whose exchange is at this point, unless it is gone.
+    fn find(&mut self, key: ExchangeKey, phase: Phase) -> Option<Drive<'_>> {
+        let connection = self.table.get_mut(key.index)?;
+        let flight = connection.flight.as_deref()?;
+        let is_it = flight.phase == phase && flight.underway.as_ref().is_some_and(|of| of.serial == key.serial);
+        is_it.then(|| Drive::new(key.index, connection, &mut self.env))
+    }
+
+    fn drive(&mut self, index: usize) {
+        let Some(connection) = self.table.get_mut(index) else { return };
+        if connection.lingering {
+            return self.linger(index);
+        }
+        let outcome = Drive::new(index, connection, &mut self.env).run();
+        self.settle(index, outcome);
+    }
+
+    fn settle(&mut self, index: usize, outcome: Outcome) {
+        match outcome {
+            Outcome::Wait(timer, anew) => {
+                if anew || self.timers.current(index) != Some(timer) {
+                    self.timers.set(index, timer, self.env.now);
+                }
+                self.watch_connection(index);
+            }
+            Outcome::WaitForHandler => {
+                self.timers.clear(index);
+                self.watch_connection(index);
+            }
+            Outcome::NextTurn => {
+                self.timers.clear(index);
+                self.next_turn.push_back(index);
+            }
+            Outcome::Close => self.close(index),
+            Outcome::Linger => self.begin_to_linger(index),
+        }
+    }
+
+    fn watch_connection(&mut self, index: usize) {
+        let Some(connection) = self.table.get_mut(index) else { return };
+        if let Err(cause) = connection.watch(self.poll.registry(), index) {
+            log::error!("{}: cannot watch the connection: {cause}; closing it", connection.client);
+            self.close(index);
+        }
+    }
+
+    fn begin_to_linger(&mut self, index: usize) {
+        let Some(connection) = self.table.get_mut(index) else { return };
+        sys::socket::end_sending(std::os::fd::AsFd::as_fd(&connection.socket));
+        connection.lingering = true;
+        self.timers.set(index, Timer::Linger, self.env.now);
+        self.watch_connection(index);
+        self.linger(index);
+    }
+
+    /// Throws away what a client still sends, a buffer full each time.
+    fn linger(&mut self, index: usize) {
+        let Some(connection) = self.table.get_mut(index) else { return };
+        match sys::socket::receive(std::os::fd::AsFd::as_fd(&connection.socket), &mut self.env.buffer) {
+            Ok(1..) => self.next_turn.push_back(index),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => self.close(index),
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        self.timers.clear(index);
+        if let Some(mut connection) = self.table.try_remove(index) {
+            if let Some(flight) = connection.flight.take() {
+                self.env.return_flight(flight);
+            }
+            drop(connection);
+            self.record.set_connections(self.table.len());
+        }
+    }
+
+    /// Closes a connection on which an exchange may be under way.
+    fn cut(&mut self, index: usize) {
+        if let Some(connection) = self.table.get_mut(index) {
+            Drive::new(index, connection, &mut self.env).give_up();
+        }
+        self.close(index);
+    }
+
+    fn expire_timers(&mut self) {
+        while let Some((index, timer)) = self.timers.expired(self.env.now) {
+            match timer {
+                Timer::Header | Timer::Body => self.time_out(index),
+                Timer::Write | Timer::KeepAlive | Timer::Drain | Timer::Linger => self.cut(index),
+            }
+        }
+    }
+
+    /// A request did not come in time: 408, unless nothing of it came at all (RFC 9110 section 15.5.9).
+    fn time_out(&mut self, index: usize) {
+        let Some(connection) = self.table.get_mut(index) else { return };
+        if connection.flight.is_none() {
+            return self.close(index);
+        }
+        let mut drive = Drive::new(index, connection, &mut self.env);
+        drive.refuse(StatusCode::REQUEST_TIMEOUT);
+        let outcome = drive.run();
+        self.settle(index, outcome);
+    }
+}
+
+const fn timeouts(settings: &Settings) -> Timeouts {
+    Timeouts {
+        header_timeout: settings.header_timeout,
+        body_timeout: settings.body_timeout,
+        write_timeout: settings.write_timeout,
+        keep_alive_timeout: settings.keep_alive_timeout,
+        drain_timeout: DRAIN_TIMEOUT,
+        linger_timeout: LINGER_TIMEOUT,
+    }
+}

@@ -115,8 +115,8 @@ pub(crate) enum Delivery {
     Response(ExchangeKey, Response),
     /// The next chunk of a stream that was asked off the loop, and the stream itself.
     Chunk(ExchangeKey, BodyStream, Option<io::Result<Bytes>>),
-    /// The handler thread took the last of its work off the queue and has done it.
-    HandlerFree,
+    /// The handler thread has finished one job.
+    JobDone,
 }
 
 /// Where handlers of any thread leave their answers for the loop, which is woken only when it sleeps.

@@ -1,0 +1,136 @@
+//! Accepting: which connections this loop takes, and when it leaves them to its siblings.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use mio::Token;
+
+use super::connection::Connection;
+use super::gate::{Move, STUCK_AFTER};
+use super::timers::Timer;
+use super::{FIRST_LISTENER, Loop};
+use crate::site::Client;
+use crate::sys;
+
+/// What is accepted in one turn at most, so that those who are here already are not kept waiting.
+const ACCEPTS_PER_TURN: usize = 16;
+
+impl Loop {
+    /// Joins or leaves the listeners, as the gate says.
+    pub(super) fn move_listeners(&mut self) -> io::Result<()> {
+        self.gate.busy = self.env.executor.is_busy() && self.has_siblings();
+        self.gate.full = self.table.len() >= self.max_connections && self.timers.oldest(Timer::KeepAlive).is_none();
+        self.record.set_busy(self.env.executor.is_busy());
+        match self.gate.next_move(self.env.now) {
+            None => Ok(()),
+            Some(Move::Join) => self.join(),
+            Some(Move::Leave) => self.leave_listeners(),
+            Some(Move::Rejoin) => self.leave_listeners().and_then(|()| self.join()),
+        }
+    }
+
+    fn has_siblings(&self) -> bool {
+        self.board.mean_connections(self.env.now, STUCK_AFTER).is_some_and(|mean| mean.workers > 1)
+    }
+
+    fn join(&self) -> io::Result<()> {
+        self.listeners
+            .iter()
+            .enumerate()
+            .try_for_each(|(n, listener)| sys::epoll::add_exclusive(&self.poll, listener.as_fd(), token(n)))
+    }
+
+    fn leave_listeners(&self) -> io::Result<()> {
+        self.listeners.iter().try_for_each(|listener| sys::epoll::remove(&self.poll, listener.as_fd()))
+    }
+
+    /// Takes connections, unless others should; while leaving, until the time is over and the queue is empty.
+    pub(super) fn accept(&mut self) {
+        let leaving = self.leave_at.is_some_and(|at| at <= self.env.now);
+        if self.acceptable || leaving {
+            self.acceptable = false;
+            let emptied = self.accept_some();
+            if leaving && emptied {
+                self.close_listeners();
+            }
+        }
+    }
+
+    /// Whether the queues are empty now.
+    fn accept_some(&mut self) -> bool {
+        for n in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                if !self.gate.is_open() && self.leave_at.is_none() || !self.make_room() {
+                    return false;
+                }
+                match sys::socket::accept(self.listeners[n].as_fd()) {
+                    Ok((socket, address)) => self.welcome(socket, address.map_or(Client::Unix, Client::Ip)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if is_the_clients(&error) => {}
+                    Err(error) => {
+                        self.starve(&error);
+                        return true;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// At the limit the connection that has been idle longest goes.
+    fn make_room(&mut self) -> bool {
+        if self.table.len() < self.max_connections {
+            return true;
+        }
+        let idle = self.timers.oldest(Timer::KeepAlive);
+        if let Some(index) = idle {
+            self.cut(index);
+        }
+        idle.is_some()
+    }
+
+    fn welcome(&mut self, socket: OwnedFd, client: Client) {
+        let index = self.table.insert(Connection::new(socket, client));
+        self.record.count_accepted();
+        self.record.set_connections(self.table.len());
+        let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.workers > 1);
+        self.gate.accepted(self.table.len(), mean, self.env.now);
+        self.drive(index);
+    }
+
+    /// The machine has no descriptor or no memory for another connection: those that wait, wait a little longer.
+    fn starve(&mut self, cause: &io::Error) {
+        log::error!(
+            "cannot accept a connection: {cause}; trying again in a moment (open connections: {}; raise the limit \
+             of open files or lower maxConnections)",
+            self.table.len()
+        );
+        self.gate.starved(self.env.now);
+        if let Some(index) = self.timers.oldest(Timer::KeepAlive) {
+            self.cut(index);
+        }
+    }
+
+    fn close_listeners(&mut self) {
+        self.gate.closed = true;
+        self.record.close();
+        // A closed listener goes on reporting while another process holds it, so it must be taken out first.
+        if self.gate.next_move(self.env.now).is_some() {
+            if let Err(cause) = self.leave_listeners() {
+                log::error!("cannot leave a listener: {cause}");
+            }
+        }
+        self.listeners.clear();
+    }
+}
+
+const fn token(listener: usize) -> Token {
+    Token(FIRST_LISTENER - listener)
+}
+
+/// Whether a failed accept(2) says only that this client is gone.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
+    let kinds = [ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut];
+    kinds.contains(&error.kind())
+}

@@ -1,0 +1,198 @@
+//! What the loop remembers of a connection: little while it is idle, and a [`Flight`] while bytes are under way.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Version};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::stored::Stored;
+use crate::h1::{Head, Receiver};
+use crate::site::{BodyStream, Client, FileRange};
+
+/// A connection. An idle one is all there is of it: no buffer, no parser.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub socket: OwnedFd,
+    pub client: Client,
+    pub flight: Option<Box<Flight>>,
+    /// Bytes, the end or an error may be there to be received (edge-triggered: known until EAGAIN).
+    pub readable: bool,
+    pub writable: bool,
+    /// At least one request was answered here.
+    pub kept: bool,
+    /// Everything is sent and said; what the client still sends is thrown away until it hears of the end.
+    pub lingering: bool,
+    watched: Watched,
+}
+
+/// What epoll watches. Most connections never need more than `Reads`, and one that is served and closed at once
+/// needs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    Nothing,
+    Reads,
+    ReadsAndWrites,
+}
+
+impl Connection {
+    /// A connection that was just accepted: its first request is probably there.
+    pub const fn new(socket: OwnedFd, client: Client) -> Self {
+        let watched = Watched::Nothing;
+        Self { socket, client, flight: None, readable: true, writable: true, kept: false, lingering: false, watched }
+    }
+
+    /// Sees to it that the loop hears of what this connection waits for.
+    pub fn watch(&mut self, registry: &Registry, index: usize) -> std::io::Result<()> {
+        let fd = self.socket.as_raw_fd();
+        match (self.watched, self.writable) {
+            (Watched::Nothing, true) => {
+                registry.register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
+                self.watched = Watched::Reads;
+            }
+            (Watched::Nothing, false) => {
+                registry.register(&mut SourceFd(&fd), Token(index), Interest::READABLE | Interest::WRITABLE)?;
+                self.watched = Watched::ReadsAndWrites;
+            }
+            (Watched::Reads, false) => {
+                registry.reregister(&mut SourceFd(&fd), Token(index), Interest::READABLE | Interest::WRITABLE)?;
+                self.watched = Watched::ReadsAndWrites;
+            }
+            (Watched::Reads, true) | (Watched::ReadsAndWrites, _) => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a connection needs while bytes are under way. Reused by other connections after.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    pub receiver: Receiver,
+    pub phase: Phase,
+    /// Received and not yet consumed.
+    pub input: Vec<u8>,
+    /// `input` does not hold enough for the next event.
+    pub starved: bool,
+    /// Of the request whose body arrives.
+    pub head: Option<Head>,
+    pub body: Stored,
+    pub underway: Option<Underway>,
+    /// To be sent, from `sent` on.
+    pub out: Vec<u8>,
+    pub sent: usize,
+    /// What follows `out`.
+    pub source: Source,
+    pub ending: Ending,
+}
+
+/// Where an exchange is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    #[default]
+    Receiving,
+    /// A handler has it.
+    Handling,
+    Sending,
+    /// The handler thread makes the next chunk.
+    Pulling,
+}
+
+/// What becomes of the connection once everything is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ending {
+    #[default]
+    Keep,
+    Close,
+    /// The client may still be sending: closing at once would reset the connection and could destroy the answer.
+    Linger,
+    /// The response is broken: the client must not take it for whole.
+    Reset,
+}
+
+/// A response's body, as far as it is not in `out`.
+#[derive(Debug, Default)]
+pub(super) enum Source {
+    #[default]
+    Nothing,
+    Bytes(Bytes),
+    File(FileRange),
+    Stream(Stream),
+}
+
+/// A body that is asked for chunk by chunk.
+pub(super) struct Stream {
+    /// Not here while the handler thread makes a chunk.
+    pub chunks: Option<BodyStream>,
+    /// How many bytes are left of a length that was promised.
+    pub left: Option<u64>,
+    /// Whether it travels in chunks.
+    pub chunked: bool,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stream")
+    }
+}
+
+/// What is remembered of a request while it is answered: for the response, and for the log.
+#[derive(Debug)]
+pub(super) struct Underway {
+    pub serial: u64,
+    pub method: Method,
+    pub version: Version,
+    pub target: Bytes,
+    pub referer: Option<HeaderValue>,
+    pub user_agent: Option<HeaderValue>,
+    /// The client can be answered again on this connection.
+    pub keep_alive: bool,
+    /// Its handler may block, and so may the stream that it answers with.
+    pub may_block: bool,
+    pub started: Duration,
+    pub status: StatusCode,
+    pub body_bytes: u64,
+}
+
+/// Buffers above this are not kept for the next flight.
+const KEPT_CAPACITY: usize = 64 << 10;
+
+impl Flight {
+    /// Nothing is under way.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Receiving
+            && self.receiver.is_idle()
+            && self.input.is_empty()
+            && self.out.is_empty()
+            && self.head.is_none()
+    }
+
+    /// Whether the next bytes of input may be looked at.
+    pub fn may_consume(&self) -> bool {
+        self.phase == Phase::Receiving && self.ending == Ending::Keep && self.out.len() < KEPT_CAPACITY
+    }
+
+    /// Prepares it for another connection.
+    pub fn reset(&mut self) {
+        let mut fresh = Self::default();
+        for (new, old) in [(&mut fresh.input, &mut self.input), (&mut fresh.out, &mut self.out)] {
+            if old.capacity() <= KEPT_CAPACITY {
+                old.clear();
+                std::mem::swap(new, old);
+            }
+        }
+        *self = fresh;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // With its timer and twice the room a growing table may have, below 256 bytes.
+        assert!(size_of::<Connection>() <= 64, "{}", size_of::<Connection>());
+    }
+}

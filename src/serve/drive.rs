@@ -1,0 +1,290 @@
+//! One connection's turn: receives, lets requests be answered, sends, until there is nothing to do for it now or
+//! others have waited long enough. Knows one connection; the loop knows when it is whose turn.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use http::{Request, StatusCode};
+
+use super::connection::{Connection, Ending, Flight, Phase, Underway};
+use super::env::Env;
+use super::executor::{self, Job};
+use super::send::Sent;
+use super::stored;
+use super::timers::Timer;
+use crate::h1::{self, Event};
+use crate::site::{Exchange, ExchangeKey, RequestBody, pages};
+use crate::sys;
+
+/// What a connection may receive and send in one turn; then it is another's.
+const TURN_BYTES: usize = 1 << 20;
+
+/// What the connection waits for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// To be able to go on, but for so long only; `true` restarts a timer that runs already.
+    Wait(Timer, bool),
+    /// The handler, however long it takes.
+    WaitForHandler,
+    /// Its next turn.
+    NextTurn,
+    /// To be closed.
+    Close,
+    /// The client's end, before it is closed.
+    Linger,
+}
+
+/// A connection, its flight, and all it shares with others.
+pub(super) struct Drive<'a> {
+    pub index: usize,
+    pub connection: &'a mut Connection,
+    pub flight: Box<Flight>,
+    pub env: &'a mut Env,
+    pub left_bytes: usize,
+    /// Something was received or sent in this turn.
+    pub progress: bool,
+}
+
+impl<'a> Drive<'a> {
+    pub fn new(index: usize, connection: &'a mut Connection, env: &'a mut Env) -> Self {
+        let flight = connection.flight.take().unwrap_or_else(|| env.take_flight());
+        Self { index, connection, flight, env, left_bytes: TURN_BYTES, progress: false }
+    }
+
+    /// Does all that can be done now.
+    pub fn run(mut self) -> Outcome {
+        let outcome = loop {
+            if let Some(outcome) = self.step() {
+                break outcome;
+            }
+            if self.left_bytes == 0 {
+                break Outcome::NextTurn;
+            }
+        };
+        match outcome {
+            Outcome::Close | Outcome::Linger => self.give_up(),
+            Outcome::Wait(..) | Outcome::WaitForHandler | Outcome::NextTurn if self.flight.is_over() => {
+                self.env.return_flight(self.flight);
+            }
+            Outcome::Wait(..) | Outcome::WaitForHandler | Outcome::NextTurn => {
+                self.connection.flight = Some(self.flight);
+            }
+        }
+        outcome
+    }
+
+    fn step(&mut self) -> Option<Outcome> {
+        self.consume_kept_input();
+        match self.send() {
+            Sent::All => {}
+            Sent::Blocked => return Some(Outcome::Wait(Timer::Write, self.progress)),
+            Sent::TurnOver => return Some(Outcome::NextTurn),
+            Sent::Gone => return Some(Outcome::Close),
+        }
+        match (self.flight.phase, self.flight.ending) {
+            (Phase::Handling | Phase::Pulling, _) => Some(Outcome::WaitForHandler),
+            (Phase::Sending, _) => None,
+            // What the client sent beyond would, unread, reset the connection.
+            (Phase::Receiving, Ending::Close) if !self.flight.input.is_empty() => Some(Outcome::Linger),
+            (Phase::Receiving, Ending::Close | Ending::Reset) => Some(Outcome::Close),
+            (Phase::Receiving, Ending::Linger) => Some(Outcome::Linger),
+            (Phase::Receiving, Ending::Keep) if self.has_more_input() => None,
+            (Phase::Receiving, Ending::Keep) => self.receive(),
+        }
+    }
+
+    fn has_more_input(&self) -> bool {
+        !self.flight.input.is_empty() && !self.flight.starved
+    }
+
+    fn receive(&mut self) -> Option<Outcome> {
+        if !self.connection.readable {
+            return Some(self.wait_for_client());
+        }
+        let mut buffer = std::mem::take(&mut self.env.buffer);
+        let outcome = match sys::socket::receive(self.connection.socket.as_fd(), &mut buffer) {
+            Ok(0) => Some(Outcome::Close),
+            Ok(n) => {
+                // Less than asked for: there is no more, and epoll tells of the next (epoll(7)).
+                self.connection.readable = n == buffer.len();
+                self.left_bytes = self.left_bytes.saturating_sub(n);
+                self.progress = true;
+                self.take_in(&buffer[..n]);
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.connection.readable = false;
+                None
+            }
+            Err(_) => Some(Outcome::Close),
+        };
+        self.env.buffer = buffer;
+        outcome
+    }
+
+    fn take_in(&mut self, bytes: &[u8]) {
+        let used = if self.flight.input.is_empty() { self.consume(bytes) } else { 0 };
+        if used < bytes.len() {
+            self.flight.starved &= self.flight.input.is_empty();
+            self.flight.input.extend_from_slice(&bytes[used..]);
+        }
+    }
+
+    fn consume_kept_input(&mut self) {
+        if self.has_more_input() && self.flight.may_consume() {
+            let mut input = std::mem::take(&mut self.flight.input);
+            let used = self.consume(&input);
+            input.drain(..used);
+            self.flight.input = input;
+        }
+    }
+
+    fn wait_for_client(&self) -> Outcome {
+        let flight = &self.flight;
+        if flight.head.is_some() {
+            return Outcome::Wait(Timer::Body, self.progress);
+        }
+        let between_requests = flight.receiver.is_idle() && flight.input.is_empty();
+        match (between_requests && self.connection.kept, self.env.draining) {
+            (true, false) => Outcome::Wait(Timer::KeepAlive, self.progress),
+            (true, true) => Outcome::Wait(Timer::Drain, self.progress),
+            // A head must be complete in time, however often a byte of it comes.
+            (false, _) => Outcome::Wait(Timer::Header, false),
+        }
+    }
+
+    /// Takes requests from `bytes` until one has to wait for its answer, and says how many bytes that took.
+    fn consume(&mut self, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        self.flight.starved = false;
+        while self.flight.may_consume() && !self.flight.starved {
+            let input = &bytes[used..];
+            match self.flight.receiver.receive(input, &self.env.limits) {
+                Ok((n, event)) => {
+                    used += n;
+                    self.take_event(event, input);
+                }
+                Err(error) => {
+                    log::debug!("{}: {error}", self.connection.client);
+                    self.refuse(error.status());
+                    return bytes.len();
+                }
+            }
+        }
+        used
+    }
+
+    fn take_event(&mut self, event: Event, input: &[u8]) {
+        match event {
+            Event::NeedMore => self.ask_for_more(),
+            Event::Head(head) => self.flight.head = Some(head),
+            Event::Data(range) => {
+                let kept = self.flight.body.push(&input[range], self.env.body_in_memory, &mut self.env.bodies);
+                if let Err(error) = kept {
+                    self.refuse_body(&error);
+                }
+            }
+            Event::End { .. } => self.dispatch(),
+        }
+    }
+
+    /// A client that waits for leave to send its body gets it (RFC 9110 section 10.1.1).
+    fn ask_for_more(&mut self) {
+        self.flight.starved = true;
+        if let Some(head) = &mut self.flight.head {
+            if std::mem::take(&mut head.expect_continue) {
+                self.flight.out.extend_from_slice(h1::CONTINUE);
+            }
+        }
+    }
+
+    fn refuse_body(&mut self, error: &stored::Error) {
+        match error {
+            stored::Error::Full => log::warn!("request bodies hold all the room they may; answering 503"),
+            stored::Error::File(cause) => log::error!(
+                "cannot keep a request body in {}: {cause}; make room there or set TMPDIR; answering 503",
+                std::env::temp_dir().display()
+            ),
+        }
+        self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    /// The request is complete: lets the site answer it.
+    fn dispatch(&mut self) {
+        let Some(head) = self.flight.head.take() else { return };
+        let body = match self.flight.body.finish() {
+            Ok(body) => body,
+            Err(cause) => return self.refuse_body(&stored::Error::File(cause)),
+        };
+        let key = ExchangeKey { index: self.index, serial: self.env.next_serial() };
+        let mut underway = self.underway(&head, key.serial);
+        let request = into_request(head, body);
+        underway.may_block = self.env.handler.may_block(&request);
+        let may_block = underway.may_block;
+        self.env.record.begin_request(underway.method.as_str(), &underway.target, &self.connection.client);
+        self.flight.underway = Some(underway);
+        self.flight.phase = Phase::Handling;
+        let exchange = Exchange::new(request, self.connection.client, key, self.env.outbox.clone());
+        if may_block {
+            self.env.executor.run(Job::Handle(exchange));
+        } else {
+            executor::handle(self.env.handler.as_ref(), exchange);
+            if let Some(response) = self.env.take_response(key) {
+                self.respond(response);
+            }
+        }
+    }
+
+    fn underway(&self, head: &h1::Head, serial: u64) -> Underway {
+        Underway {
+            serial,
+            method: head.method.clone(),
+            version: head.version,
+            target: head.target.clone(),
+            referer: head.headers.get(http::header::REFERER).cloned(),
+            user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
+            keep_alive: head.keep_alive,
+            may_block: false,
+            started: self.env.now,
+            status: client_gone(),
+            body_bytes: 0,
+        }
+    }
+
+    /// Answers bytes that are no acceptable request: the connection cannot be trusted any further.
+    pub fn refuse(&mut self, status: StatusCode) {
+        let response = pages::page(status);
+        let length = response.body().len().unwrap_or(0);
+        self.flight.head = None;
+        self.flight.input.clear();
+        self.encode_refusal(response);
+        self.flight.ending = Ending::Linger;
+        self.env.log_refusal(self.connection.client, status, length);
+    }
+
+    /// The connection ends here, whatever was under way.
+    fn give_up(mut self) {
+        if let Some(underway) = self.flight.underway.take() {
+            self.env.record.abandon_request();
+            self.env.log(self.connection.client, &underway);
+        }
+        if self.flight.ending == Ending::Reset {
+            sys::socket::reset_on_close(self.connection.socket.as_fd());
+        }
+        self.env.return_flight(self.flight);
+    }
+}
+
+fn into_request(head: h1::Head, body: RequestBody) -> crate::site::Request {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = head.uri;
+    *request.version_mut() = head.version;
+    *request.headers_mut() = head.headers;
+    request
+}
+
+/// What the log says of a request whose client left before the answer; nginx made the number known.
+fn client_gone() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
+}

@@ -1,0 +1,189 @@
+//! What the connections of a loop share: the site, the clock of this turn, the logs, buffers and limits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+
+use super::connection::{Flight, Underway};
+use super::executor::Executor;
+use super::stored;
+use crate::board::Record;
+use crate::h1;
+use crate::log::access::{AccessLog, Entry};
+use crate::log::stamp::DateCache;
+use crate::site::{Client, Delivery, ExchangeKey, Handler, Outbox, Response};
+use crate::sys;
+
+/// How long lines may wait to be written with others.
+const LOG_DELAY: Duration = Duration::from_millis(50);
+
+/// The most flights that are kept for reuse.
+const KEPT_FLIGHTS: usize = 64;
+
+/// What arrives in one call; many requests, or a good piece of a body.
+const RECEIVE_BYTES: usize = 64 << 10;
+
+pub(super) struct Env {
+    pub handler: Arc<dyn Handler>,
+    pub outbox: Arc<Outbox>,
+    pub executor: Executor,
+    /// Collected from the outbox and not yet seen to.
+    pub inbox: VecDeque<Delivery>,
+    pub limits: h1::Limits,
+    pub body_in_memory: usize,
+    pub bodies: stored::Budget,
+    pub record: Record,
+    pub access: AccessLog,
+    /// What this turn began with.
+    pub now: Duration,
+    pub wall: SystemTime,
+    pub dates: DateCache,
+    /// The worker is leaving: every response is the last of its connection.
+    pub draining: bool,
+    pub buffer: Box<[u8]>,
+    spare: Vec<Box<Flight>>,
+    collected: Vec<Delivery>,
+    last_serial: u64,
+    log_deadline: Option<Duration>,
+}
+
+impl Env {
+    pub fn new(
+        handler: Arc<dyn Handler>,
+        outbox: Arc<Outbox>,
+        limits: h1::Limits,
+        body_in_memory: usize,
+        record: Record,
+        access: AccessLog,
+    ) -> Self {
+        Self {
+            executor: Executor::new(Arc::clone(&handler), Arc::clone(&outbox)),
+            handler,
+            outbox,
+            inbox: VecDeque::new(),
+            limits,
+            body_in_memory,
+            bodies: stored::Budget::default(),
+            record,
+            access,
+            now: sys::clock::monotonic(),
+            wall: SystemTime::now(),
+            dates: DateCache::new(),
+            draining: false,
+            buffer: vec![0; RECEIVE_BYTES].into(),
+            spare: Vec::new(),
+            collected: Vec::new(),
+            last_serial: 0,
+            log_deadline: None,
+        }
+    }
+
+    /// A new turn of the loop has begun.
+    pub fn begin_turn(&mut self) {
+        self.now = sys::clock::monotonic();
+        self.wall = SystemTime::now();
+        self.record.begin_turn(self.now);
+    }
+
+    pub fn next_serial(&mut self) -> u64 {
+        self.last_serial += 1;
+        self.last_serial
+    }
+
+    /// A flight without anything under way.
+    pub fn take_flight(&mut self) -> Box<Flight> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes back a flight that is no longer needed.
+    pub fn return_flight(&mut self, mut flight: Box<Flight>) {
+        flight.body.release(&mut self.bodies);
+        if self.spare.len() < KEPT_FLIGHTS {
+            flight.reset();
+            self.spare.push(flight);
+        }
+    }
+
+    /// Collects what handlers have posted.
+    pub fn collect(&mut self) {
+        self.outbox.collect(&mut self.collected);
+        self.inbox.extend(self.collected.drain(..));
+    }
+
+    /// The response to an exchange whose handler has just returned, unless it is to come later.
+    pub fn take_response(&mut self, key: ExchangeKey) -> Option<Response> {
+        self.collect();
+        let is_it = |delivery: &Delivery| matches!(delivery, Delivery::Response(of, _) if *of == key);
+        let place = self.inbox.iter().rposition(is_it)?;
+        match self.inbox.remove(place) {
+            Some(Delivery::Response(_, response)) => Some(response),
+            Some(Delivery::Chunk(..) | Delivery::JobDone) | None => None,
+        }
+    }
+
+    /// Logs an exchange that is over, answered or not.
+    pub fn log(&mut self, client: Client, of: &Underway) {
+        self.log_entry(&Entry {
+            client: ip(client),
+            time: self.wall,
+            method: of.method.as_str(),
+            target: &of.target,
+            version: Some(of.version),
+            status: of.status.as_u16(),
+            body_bytes: of.body_bytes,
+            referer: of.referer.as_ref().map(http::HeaderValue::as_bytes),
+            user_agent: of.user_agent.as_ref().map(http::HeaderValue::as_bytes),
+            duration: sys::clock::monotonic().saturating_sub(of.started),
+        });
+    }
+
+    /// Logs a refusal of what was no whole request.
+    pub fn log_refusal(&mut self, client: Client, status: StatusCode, body_bytes: u64) {
+        self.log_entry(&Entry {
+            client: ip(client),
+            time: self.wall,
+            method: "-",
+            target: b"",
+            version: None,
+            status: status.as_u16(),
+            body_bytes,
+            referer: None,
+            user_agent: None,
+            duration: Duration::ZERO,
+        });
+    }
+
+    fn log_entry(&mut self, entry: &Entry<'_>) {
+        self.access.record(entry);
+        if self.access.is_full() {
+            self.flush_log();
+        } else if self.log_deadline.is_none() && !self.access.is_empty() {
+            self.log_deadline = Some(self.now + LOG_DELAY);
+        }
+    }
+
+    /// Writes the log lines that wait, once they have waited long enough.
+    pub fn flush_log_when_due(&mut self) {
+        if self.log_deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.flush_log();
+        }
+    }
+
+    pub fn flush_log(&mut self) {
+        self.log_deadline = None;
+        self.access.flush(self.now);
+    }
+
+    pub fn log_deadline(&self) -> Option<Duration> {
+        self.log_deadline
+    }
+}
+
+fn ip(client: Client) -> Option<std::net::IpAddr> {
+    match client {
+        Client::Ip(address) => Some(address.ip()),
+        Client::Unix => None,
+    }
+}

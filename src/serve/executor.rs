@@ -1,0 +1,97 @@
+//! Runs what may block beside the loop: one handler thread, made when it is first needed. Knows no connection.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use http::StatusCode;
+
+use crate::site::{BodyStream, Delivery, Exchange, ExchangeKey, Handler, Outbox, pages};
+
+/// What may block.
+pub(super) enum Job {
+    /// Answering a request.
+    Handle(Exchange),
+    /// Making the next chunk of a response.
+    Pull(ExchangeKey, BodyStream),
+}
+
+/// The handler thread and how much it has to do. Results come back through the outbox.
+pub(super) struct Executor {
+    handler: Arc<dyn Handler>,
+    outbox: Arc<Outbox>,
+    queue: Option<mpsc::Sender<Job>>,
+    unfinished: usize,
+}
+
+impl Executor {
+    pub fn new(handler: Arc<dyn Handler>, outbox: Arc<Outbox>) -> Self {
+        Self { handler, outbox, queue: None, unfinished: 0 }
+    }
+
+    /// Whether a job that comes now would have to wait.
+    pub const fn is_busy(&self) -> bool {
+        self.unfinished > 0
+    }
+
+    /// Queues a job; its end is reported by [`Delivery::JobDone`].
+    pub fn run(&mut self, job: Job) {
+        let refused = match self.queue() {
+            Ok(queue) => queue.send(job).err().map(|unsent| unsent.0),
+            Err(cause) => {
+                log::error!("cannot start the handler thread: {cause}; answering 503 until it can be started");
+                Some(job)
+            }
+        };
+        match refused {
+            None => self.unfinished += 1,
+            Some(Job::Handle(exchange)) => exchange.respond(pages::page(StatusCode::SERVICE_UNAVAILABLE)),
+            Some(Job::Pull(key, stream)) => self.outbox.post(Delivery::Chunk(key, stream, Some(Err(gone())))),
+        }
+    }
+
+    /// A job was reported done.
+    pub fn job_done(&mut self) {
+        self.unfinished = self.unfinished.saturating_sub(1);
+    }
+
+    fn queue(&mut self) -> std::io::Result<&mpsc::Sender<Job>> {
+        let queue = match self.queue.take() {
+            Some(queue) => queue,
+            None => self.start()?,
+        };
+        Ok(self.queue.insert(queue))
+    }
+
+    fn start(&self) -> std::io::Result<mpsc::Sender<Job>> {
+        let (queue, jobs) = mpsc::channel();
+        let (handler, outbox) = (Arc::clone(&self.handler), Arc::clone(&self.outbox));
+        thread::Builder::new().name("handler".into()).spawn(move || work(&jobs, handler.as_ref(), &outbox))?;
+        Ok(queue)
+    }
+}
+
+fn work(jobs: &mpsc::Receiver<Job>, handler: &dyn Handler, outbox: &Outbox) {
+    for job in jobs {
+        match job {
+            Job::Handle(exchange) => handle(handler, exchange),
+            Job::Pull(key, stream) => outbox.post(pull(key, stream)),
+        }
+        outbox.post(Delivery::JobDone);
+    }
+}
+
+/// Lets the handler answer. A panic is reported by the panic hook, and drops the exchange, which answers 500.
+pub(super) fn handle(handler: &dyn Handler, exchange: Exchange) {
+    let _ = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange)));
+}
+
+/// Makes the next chunk; a panic is an error of the stream.
+pub(super) fn pull(key: ExchangeKey, mut stream: BodyStream) -> Delivery {
+    let chunk = catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or_else(|_| Some(Err(gone())));
+    Delivery::Chunk(key, stream, chunk)
+}
+
+fn gone() -> std::io::Error {
+    std::io::Error::other("the stream cannot go on")
+}

@@ -1,0 +1,296 @@
+//! Responses on their way out: heads into the buffer, bodies from memory, files and streams into the socket.
+//! Continues `drive`; knows nothing of requests.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use bytes::{Buf, Bytes};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Version};
+
+use super::connection::{Ending, Phase, Source, Stream};
+use super::drive::Drive;
+use super::executor::{self, Job};
+use crate::h1::{self, BodyLength, Plan, Transfer};
+use crate::site::{BodyStream, Delivery, ExchangeKey, Payload, Response};
+use crate::sys;
+
+/// Bodies up to here are copied behind their head, to leave in one call with it and with the answers before and
+/// after; larger ones leave from where they are.
+const COPIED_BYTES: usize = 16 << 10;
+
+/// What became of all there was to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    All,
+    /// The client must take some of it first.
+    Blocked,
+    /// Enough for this turn.
+    TurnOver,
+    /// There is nobody to send to.
+    Gone,
+}
+
+impl Drive<'_> {
+    /// Begins the response to the request that is under way.
+    pub fn respond(&mut self, response: Response) {
+        let Some(underway) = &mut self.flight.underway else { return };
+        let (mut parts, body) = response.into_parts();
+        let length = match body.len().or_else(|| announced(&parts.headers)) {
+            Some(length) => BodyLength::Known(length),
+            None => BodyLength::Unknown,
+        };
+        let may_keep = underway.keep_alive && !self.env.draining;
+        if parts.status.is_informational() {
+            log::error!("{} {:?} was answered with {}, which is no answer", underway.method, underway.target, parts.status);
+            parts.status = http::StatusCode::INTERNAL_SERVER_ERROR;
+        }
+        underway.status = parts.status;
+        let plan = h1::plan(&underway.method, underway.version, parts.status, &parts.headers, length, may_keep);
+        let date = self.env.dates.http_date(self.env.wall);
+        h1::encode_head(&mut self.flight.out, underway.version, parts.status, &parts.headers, &plan, date);
+        self.flight.body.release(&mut self.env.bodies);
+        self.begin_body(body.into_payload(), plan);
+    }
+
+    fn begin_body(&mut self, payload: Payload, plan: Plan) {
+        if !plan.keep_alive {
+            self.flight.ending = Ending::Close;
+        }
+        self.flight.phase = Phase::Sending;
+        let left = match plan.transfer {
+            Transfer::None => return self.end_response(),
+            Transfer::Length(length) => Some(length),
+            Transfer::Chunked | Transfer::UntilClose => None,
+        };
+        match payload {
+            Payload::Bytes(bytes) => self.begin_bytes(bytes),
+            Payload::File(part) => {
+                self.count(part.range.end.saturating_sub(part.range.start));
+                self.flight.source = Source::File(part);
+            }
+            Payload::Stream(chunks) => {
+                let chunked = plan.transfer == Transfer::Chunked;
+                self.flight.source = Source::Stream(Stream { chunks: Some(chunks), left, chunked });
+            }
+        }
+    }
+
+    fn begin_bytes(&mut self, bytes: Bytes) {
+        self.count(bytes.len() as u64);
+        if bytes.len() > COPIED_BYTES {
+            self.flight.source = Source::Bytes(bytes);
+        } else {
+            self.flight.out.extend_from_slice(&bytes);
+            self.end_response();
+        }
+    }
+
+    /// Puts a refusal behind what is to be sent; no exchange stands behind it.
+    pub fn encode_refusal(&mut self, response: Response) {
+        let (parts, body) = response.into_parts();
+        let length = BodyLength::Known(body.len().unwrap_or(0));
+        let plan = h1::plan(&Method::GET, Version::HTTP_11, parts.status, &parts.headers, length, false);
+        let date = self.env.dates.http_date(self.env.wall);
+        h1::encode_head(&mut self.flight.out, Version::HTTP_11, parts.status, &parts.headers, &plan, date);
+        match body.into_payload() {
+            Payload::Bytes(bytes) => self.flight.out.extend_from_slice(&bytes),
+            Payload::File(_) | Payload::Stream(_) => {}
+        }
+    }
+
+    /// The response is whole, in the kernel's hands or in the buffer.
+    fn end_response(&mut self) {
+        let Some(underway) = self.flight.underway.take() else { return };
+        self.env.record.end_request();
+        self.env.log(self.connection.client, &underway);
+        self.connection.kept = true;
+        self.flight.source = Source::Nothing;
+        self.flight.phase = Phase::Receiving;
+    }
+
+    /// The response cannot be completed: the client must notice.
+    fn break_off(&mut self, why: &dyn std::fmt::Display) -> Sent {
+        if let Some(underway) = &self.flight.underway {
+            log::error!("{} {:?}: the response was cut off: {why}", underway.method, underway.target);
+        }
+        self.flight.ending = Ending::Reset;
+        self.flight.source = Source::Nothing;
+        self.flight.phase = Phase::Receiving;
+        Sent::Gone
+    }
+
+    /// Sends all that is there and can be sent.
+    pub fn send(&mut self) -> Sent {
+        loop {
+            let sent = match self.send_bytes() {
+                Sent::All => self.send_source(),
+                sent @ (Sent::Blocked | Sent::TurnOver | Sent::Gone) => return sent,
+            };
+            match sent {
+                Some(sent) => return sent,
+                None if self.left_bytes == 0 => return Sent::TurnOver,
+                None => {}
+            }
+        }
+    }
+
+    /// Sends the buffer, and what is in memory behind it.
+    fn send_bytes(&mut self) -> Sent {
+        loop {
+            let flight = &mut *self.flight;
+            let buffered = &flight.out[flight.sent..];
+            let (body, more_follows): (&[u8], bool) = match &flight.source {
+                Source::Bytes(bytes) => (bytes, false),
+                Source::File(_) => (&[], true),
+                Source::Nothing | Source::Stream(_) => (&[], false),
+            };
+            if buffered.is_empty() && body.is_empty() {
+                flight.out.clear();
+                flight.sent = 0;
+                return Sent::All;
+            }
+            if !self.connection.writable {
+                return Sent::Blocked;
+            }
+            let from_buffer = buffered.len();
+            match sys::socket::send(self.connection.socket.as_fd(), buffered, body, more_follows) {
+                Ok(n) => {
+                    flight.sent += n.min(from_buffer);
+                    if let Source::Bytes(bytes) = &mut flight.source {
+                        bytes.advance(n.saturating_sub(from_buffer));
+                    }
+                    self.note_sent(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.connection.writable = false,
+                Err(_) => return Sent::Gone,
+            }
+        }
+    }
+
+    /// Takes the next of what follows the buffer; `None` when there is something more to send.
+    fn send_source(&mut self) -> Option<Sent> {
+        match &self.flight.source {
+            Source::Nothing => Some(Sent::All),
+            Source::Bytes(_) => {
+                self.end_response();
+                Some(Sent::All)
+            }
+            Source::File(_) => self.send_file(),
+            Source::Stream(_) => self.pull(),
+        }
+    }
+
+    fn send_file(&mut self) -> Option<Sent> {
+        let Source::File(part) = &mut self.flight.source else { return None };
+        if part.range.is_empty() {
+            self.end_response();
+            return Some(Sent::All);
+        }
+        if !self.connection.writable {
+            return Some(Sent::Blocked);
+        }
+        let want = usize::try_from(part.range.end - part.range.start).unwrap_or(usize::MAX).min(self.left_bytes);
+        let (socket, start) = (self.connection.socket.as_fd(), part.range.start);
+        match sys::socket::send_file(socket, part.file.as_fd(), start, want) {
+            Ok(0) => Some(self.break_off(&"the file became shorter meanwhile")),
+            Ok(n) => {
+                part.range.start += n as u64;
+                self.note_sent(n);
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.connection.writable = false;
+                None
+            }
+            Err(error) if is_the_clients(&error) => Some(Sent::Gone),
+            Err(error) => Some(self.break_off(&error)),
+        }
+    }
+
+    /// Has the next chunk made, here or on the handler thread.
+    fn pull(&mut self) -> Option<Sent> {
+        let Source::Stream(stream) = &mut self.flight.source else { return None };
+        // Without its chunks the stream is with the handler thread.
+        let Some(chunks) = stream.chunks.take() else { return Some(Sent::All) };
+        let Some(underway) = &self.flight.underway else { return Some(Sent::Gone) };
+        let key = ExchangeKey { index: self.index, serial: underway.serial };
+        if underway.may_block {
+            self.flight.phase = Phase::Pulling;
+            self.env.executor.run(Job::Pull(key, chunks));
+            return Some(Sent::All);
+        }
+        match executor::pull(key, chunks) {
+            Delivery::Chunk(_, chunks, chunk) => self.take_chunk(chunks, chunk),
+            Delivery::Response(..) | Delivery::JobDone => Some(Sent::Gone),
+        }
+    }
+
+    /// Puts a chunk into the buffer, or ends the response behind the last.
+    pub fn take_chunk(&mut self, chunks: BodyStream, chunk: Option<io::Result<Bytes>>) -> Option<Sent> {
+        self.flight.phase = Phase::Sending;
+        let Source::Stream(stream) = &mut self.flight.source else { return None };
+        stream.chunks = Some(chunks);
+        match chunk {
+            None if stream.left.is_some_and(|left| left > 0) => {
+                Some(self.break_off(&"the stream ended before its Content-Length"))
+            }
+            None => {
+                if stream.chunked {
+                    self.flight.out.extend_from_slice(h1::LAST_CHUNK);
+                }
+                self.end_response();
+                None
+            }
+            Some(Err(error)) => Some(self.break_off(&error)),
+            Some(Ok(bytes)) => self.push_chunk(&bytes),
+        }
+    }
+
+    fn push_chunk(&mut self, bytes: &[u8]) -> Option<Sent> {
+        let Source::Stream(stream) = &mut self.flight.source else { return None };
+        let length = bytes.len() as u64;
+        if let Some(left) = &mut stream.left {
+            match left.checked_sub(length) {
+                Some(rest) => *left = rest,
+                None => return Some(self.break_off(&"the stream is longer than its Content-Length")),
+            }
+        }
+        if length > 0 && stream.chunked {
+            h1::encode_chunk_head(&mut self.flight.out, bytes.len());
+            self.flight.out.extend_from_slice(bytes);
+            self.flight.out.extend_from_slice(h1::CHUNK_END);
+        } else {
+            self.flight.out.extend_from_slice(bytes);
+        }
+        // A stream of empty chunks must not hold the loop.
+        self.left_bytes = self.left_bytes.saturating_sub(1);
+        self.count(length);
+        None
+    }
+
+    fn note_sent(&mut self, n: usize) {
+        self.left_bytes = self.left_bytes.saturating_sub(n);
+        self.progress = true;
+    }
+
+    fn count(&mut self, body_bytes: u64) {
+        if let Some(underway) = &mut self.flight.underway {
+            underway.body_bytes += body_bytes;
+        }
+    }
+}
+
+/// The length that a handler promises for its stream.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether an error of sendfile(2) is about the socket rather than the file.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+            | io::ErrorKind::TimedOut
+    )
+}

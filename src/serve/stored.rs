@@ -1,0 +1,139 @@
+//! Where a request's body is kept until it is complete: in memory while it is small and memory is plenty, else in
+//! an unlinked temporary file.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+
+use bytes::Bytes;
+
+use crate::site::RequestBody;
+
+/// What all bodies of a loop that are not yet answered may hold together.
+const MAX_MEMORY: usize = 64 << 20;
+const MAX_DISK: u64 = 1 << 30;
+
+/// What the bodies of a loop hold together.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    memory: usize,
+    disk: u64,
+}
+
+/// A body that arrives.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    memory: Vec<u8>,
+    file: Option<File>,
+    /// What it holds of the budget.
+    held: Budget,
+}
+
+/// Why a body could not be kept.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// All bodies together are as large as we let them be.
+    Full,
+    File(io::Error),
+}
+
+impl Stored {
+    /// Keeps `bytes`, in memory as long as the body has at most `in_memory`.
+    pub fn push(&mut self, bytes: &[u8], in_memory: usize, budget: &mut Budget) -> Result<(), Error> {
+        let small = self.memory.len() + bytes.len() <= in_memory && budget.memory + bytes.len() <= MAX_MEMORY;
+        if self.file.is_none() && small {
+            self.memory.extend_from_slice(bytes);
+            self.held.memory += bytes.len();
+            budget.memory += bytes.len();
+            return Ok(());
+        }
+        self.push_to_file(bytes, budget)
+    }
+
+    fn push_to_file(&mut self, bytes: &[u8], budget: &mut Budget) -> Result<(), Error> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.move_to_file(budget)?,
+        };
+        write(&mut file, bytes, &mut self.held, budget)?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn move_to_file(&mut self, budget: &mut Budget) -> Result<File, Error> {
+        let mut file = tempfile::tempfile().map_err(Error::File)?;
+        write(&mut file, &self.memory, &mut self.held, budget)?;
+        budget.memory -= std::mem::take(&mut self.held.memory);
+        self.memory = Vec::new();
+        Ok(file)
+    }
+
+    /// The complete body for the handler. It counts until [`Stored::release`].
+    pub fn finish(&mut self) -> io::Result<RequestBody> {
+        match self.file.take() {
+            None => Ok(Bytes::from(std::mem::take(&mut self.memory)).into()),
+            Some(mut file) => {
+                file.rewind()?;
+                Ok(RequestBody::from_file(file, self.held.disk))
+            }
+        }
+    }
+
+    /// Gives back what it holds.
+    pub fn release(&mut self, budget: &mut Budget) {
+        let Self { held, .. } = std::mem::take(self);
+        budget.memory -= held.memory;
+        budget.disk -= held.disk;
+    }
+}
+
+fn write(file: &mut File, bytes: &[u8], held: &mut Budget, budget: &mut Budget) -> Result<(), Error> {
+    if budget.disk + bytes.len() as u64 > MAX_DISK {
+        return Err(Error::Full);
+    }
+    file.write_all(bytes).map_err(Error::File)?;
+    held.disk += bytes.len() as u64;
+    budget.disk += bytes.len() as u64;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(chunks: &[&[u8]], in_memory: usize) -> (bool, Vec<u8>, Budget) {
+        let (mut stored, mut budget) = (Stored::default(), Budget::default());
+        for chunk in chunks {
+            stored.push(chunk, in_memory, &mut budget).unwrap();
+        }
+        let in_file = stored.file.is_some();
+        let body = stored.finish().unwrap();
+        assert_eq!(body.len(), chunks.iter().map(|c| c.len() as u64).sum::<u64>());
+        let bytes = body.into_bytes().unwrap().to_vec();
+        stored.release(&mut budget);
+        (in_file, bytes, budget)
+    }
+
+    #[test]
+    fn a_small_body_stays_in_memory_and_a_large_one_goes_to_a_file() {
+        for (chunks, in_memory, in_file) in [
+            (&[][..], 10, false),
+            (&[&b"0123456789"[..]][..], 10, false),
+            (&[&b"01234"[..], b"567890"][..], 10, true),
+            (&[&b"0"[..]][..], 0, true),
+        ] {
+            let (was_in_file, bytes, left) = keep(chunks, in_memory);
+            assert_eq!((was_in_file, bytes), (in_file, chunks.concat()));
+            assert_eq!((left.memory, left.disk), (0, 0));
+        }
+    }
+
+    #[test]
+    fn when_memory_is_scarce_small_bodies_go_to_files_and_when_all_is_full_they_are_refused() {
+        let mut budget = Budget { memory: MAX_MEMORY, disk: 0 };
+        let mut stored = Stored::default();
+        stored.push(b"x", 10, &mut budget).unwrap();
+        assert!(stored.file.is_some());
+        budget.disk = MAX_DISK;
+        assert!(matches!(stored.push(b"x", 10, &mut budget), Err(Error::Full)));
+    }
+}
