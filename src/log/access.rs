@@ -11,9 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use http::Version;
 
+use super::LINE_MAX;
 use super::sink::Sink;
 use super::stamp::DateCache;
-use super::{Identity, LINE_MAX};
+use crate::board::Identity;
 
 /// Lost lines are told at most this often.
 const LOSS_INTERVAL: Duration = Duration::from_secs(10);

@@ -147,7 +147,7 @@ fn a_line_never_exceeds_4096_bytes_and_shows_the_cut() {
             assert!(value.ends_with("...") && value.len() <= limit, "{unit:?} {key}");
         }
     }
-    let every_number = Identity { worker: u32::MAX, generation: u64::MAX, pid: u32::MAX };
+    let every_number = Identity { worker: u32::MAX, generation: u32::MAX, pid: i32::MAX };
     let mut log = AccessLog::new(Sink::open(&Target::Stderr).unwrap(), Format::Json, every_number);
     log.record(&largest(b"\x1b".repeat(9000).leak()));
     assert!(log.batch.len() <= LINE_MAX, "{}", log.batch.len());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::log::Log;
 
 use super::*;
-use crate::log::Identity;
+use crate::board::Identity;
 use crate::sys::log_fd;
 
 /// A logger that writes to a pipe, with the reading end.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use mio::Token;
 
@@ -15,12 +16,16 @@ use crate::sys;
 /// What is accepted in one turn at most, so that those who are here already are not kept waiting.
 const ACCEPTS_PER_TURN: usize = 16;
 
+/// How long a leaving worker waits with the rest of a queue that it could not empty in one turn.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
+
 impl Loop {
     /// Joins or leaves the listeners, as the gate says.
     pub(super) fn move_listeners(&mut self) -> io::Result<()> {
-        self.gate.busy = self.env.executor.is_busy() && self.has_siblings();
+        let busy = self.env.executor.is_busy();
+        self.record.set_busy(busy);
+        self.gate.busy = busy && self.a_sibling_is_free();
         self.gate.full = self.table.len() >= self.max_connections && self.timers.oldest(Timer::KeepAlive).is_none();
-        self.record.set_busy(self.env.executor.is_busy());
         match self.gate.next_move(self.env.now) {
             None => Ok(()),
             Some(Move::Join) => self.join(),
@@ -29,8 +34,9 @@ impl Loop {
         }
     }
 
-    fn has_siblings(&self) -> bool {
-        self.board.mean_connections(self.env.now, STUCK_AFTER).is_some_and(|mean| mean.workers > 1)
+    /// To be asked by a worker that has said itself that it is busy.
+    fn a_sibling_is_free(&self) -> bool {
+        self.board.mean_connections(self.env.now, STUCK_AFTER).is_some()
     }
 
     fn join(&self) -> io::Result<()> {
@@ -44,37 +50,42 @@ impl Loop {
         self.listeners.iter().try_for_each(|listener| sys::epoll::remove(&self.poll, listener.as_fd()))
     }
 
-    /// Takes connections, unless others should; while leaving, until the time is over and the queue is empty.
+    /// Takes connections, unless others should; while leaving, until the time is over and the queues are empty.
     pub(super) fn accept(&mut self) {
         let leaving = self.leave_at.is_some_and(|at| at <= self.env.now);
-        if self.acceptable || leaving {
-            self.acceptable = false;
-            let emptied = self.accept_some();
-            if leaving && emptied {
-                self.close_listeners();
-            }
+        if !self.acceptable && !leaving {
+            return;
+        }
+        self.acceptable = false;
+        let mut emptied = true;
+        for listener in 0..self.listeners.len() {
+            emptied &= self.accept_from(listener);
+        }
+        if leaving && emptied {
+            self.close_listeners();
+        } else if leaving {
+            self.leave_at = Some(self.env.now + LOOK_AGAIN_AFTER);
         }
     }
 
-    /// Whether the queues are empty now.
-    fn accept_some(&mut self) -> bool {
-        for n in 0..self.listeners.len() {
-            for _ in 0..ACCEPTS_PER_TURN {
-                if !self.gate.is_open() && self.leave_at.is_none() || !self.make_room() {
+    /// Whether the listener's queue is empty now.
+    fn accept_from(&mut self, listener: usize) -> bool {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let welcome = self.gate.is_open() || self.leave_at.is_some();
+            if !welcome || !self.make_room() {
+                return false;
+            }
+            match sys::socket::accept(self.listeners[listener].as_fd()) {
+                Ok((socket, address)) => self.welcome(socket, address.map_or(Client::Unix, Client::Ip)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    self.starve(&error);
                     return false;
-                }
-                match sys::socket::accept(self.listeners[n].as_fd()) {
-                    Ok((socket, address)) => self.welcome(socket, address.map_or(Client::Unix, Client::Ip)),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) if is_the_clients(&error) => {}
-                    Err(error) => {
-                        self.starve(&error);
-                        return true;
-                    }
                 }
             }
         }
-        true
+        false
     }
 
     /// At the limit the connection that has been idle longest goes.
@@ -111,7 +122,7 @@ impl Loop {
         }
     }
 
-    fn close_listeners(&mut self) {
+    pub(super) fn close_listeners(&mut self) {
         self.gate.closed = true;
         self.record.close();
         // A closed listener goes on reporting while another process holds it, so it must be taken out first.
@@ -130,7 +141,9 @@ const fn token(listener: usize) -> Token {
 
 /// Whether a failed accept(2) says only that this client is gone.
 fn is_the_clients(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut,
+    };
     let kinds = [ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut];
     kinds.contains(&error.kind())
 }

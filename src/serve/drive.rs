@@ -263,7 +263,7 @@ impl<'a> Drive<'a> {
     }
 
     /// The connection ends here, whatever was under way.
-    fn give_up(mut self) {
+    pub fn give_up(mut self) {
         if let Some(underway) = self.flight.underway.take() {
             self.env.record.abandon_request();
             self.env.log(self.connection.client, &underway);

@@ -46,6 +46,7 @@ const EVENTS_PER_TURN: usize = 256;
 const WATCHED: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 const FIRST_LISTENER: usize = usize::MAX - 2;
+const LAST_LISTENER: usize = FIRST_LISTENER - 1000;
 
 /// What a loop is told of limits and times.
 #[derive(Clone, Copy, Debug)]
@@ -149,8 +150,8 @@ impl Loop {
         })
     }
 
-    /// Begins to leave: accepts for `window` more and then until the queue is empty, answers what is asked with
-    /// `Connection: close`, and is finished when the last connection is gone.
+    /// Begins to leave: accepts for `window` more and then until the queue is empty, or, where that is zero, no
+    /// more; answers what is asked with `Connection: close`, and is finished when the last connection is gone.
     pub fn leave(&mut self, window: Duration) {
         if self.leave_at.is_some() {
             return;
@@ -161,7 +162,9 @@ impl Loop {
         while let Some(index) = self.timers.oldest(Timer::KeepAlive) {
             self.timers.set(index, Timer::Drain, self.env.now);
         }
-        self.accept();
+        if window.is_zero() {
+            self.close_listeners();
+        }
     }
 
     /// Writes what is left to be written of the log.
@@ -202,7 +205,7 @@ impl Loop {
             match event.token() {
                 WATCHED => watched = true,
                 WAKER => {}
-                token if token.0 > FIRST_LISTENER - self.listeners.len().max(64) => self.acceptable = true,
+                Token(LAST_LISTENER..=FIRST_LISTENER) => self.acceptable = true,
                 Token(index) => {
                     // What comes for a connection that this turn has closed finds nobody: accepting, which gives
                     // its place away, comes later.

@@ -42,7 +42,12 @@ impl Drive<'_> {
         };
         let may_keep = underway.keep_alive && !self.env.draining;
         if parts.status.is_informational() {
-            log::error!("{} {:?} was answered with {}, which is no answer", underway.method, underway.target, parts.status);
+            log::error!(
+                "{} {:?} was answered with {}, which is no answer",
+                underway.method,
+                underway.target,
+                parts.status
+            );
             parts.status = http::StatusCode::INTERNAL_SERVER_ERROR;
         }
         underway.status = parts.status;
@@ -290,7 +295,9 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected
             | io::ErrorKind::TimedOut
     )
 }

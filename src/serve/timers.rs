@@ -20,8 +20,7 @@ pub(super) enum Timer {
     Linger,
 }
 
-const KINDS: [Timer; 6] =
-    [Timer::Header, Timer::Body, Timer::Write, Timer::KeepAlive, Timer::Drain, Timer::Linger];
+const KINDS: [Timer; 6] = [Timer::Header, Timer::Body, Timer::Write, Timer::KeepAlive, Timer::Drain, Timer::Linger];
 
 /// How long each kind lasts; zero is for ever. Up to 20 days.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,9 @@ use serde_json::ser::Formatter;
 
 use super::combined::version_name;
 use super::{ELLIPSIS, Entry, METHOD_MAX, REFERER_MAX, TARGET_MAX, USER_AGENT_MAX};
+use crate::board::Identity;
+use crate::log::can_forge;
 use crate::log::stamp::IsoStamp;
-use crate::log::{Identity, can_forge};
 
 pub(super) fn push_line(out: &mut Vec<u8>, entry: &Entry<'_>, stamp: &IsoStamp, identity: Identity) {
     let start = out.len();
