@@ -22,3 +22,8 @@ mod site;
 #[allow(unsafe_code)]
 mod sys;
 mod worker;
+
+pub use cli::cli_main;
+pub use config::{
+    AccessFormat, Config, Files, Limits, Log, LogTarget, Mode, Origin, Server, Setting, StaticContent, Supervisor,
+};

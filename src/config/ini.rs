@@ -57,10 +57,7 @@ fn parse_line(raw: &[u8]) -> Result<Option<Item>, Wrong> {
         return Err(Wrong::new("not UTF-8", "save the file as UTF-8"));
     };
     if let Some(control) = text.chars().find(|c| c.is_control() && *c != '\t') {
-        let problem = format!(
-            "contains the control character U+{:04X}",
-            u32::from(control)
-        );
+        let problem = format!("contains the control character U+{:04X}", u32::from(control));
         return Err(Wrong::new(problem, "remove it"));
     }
     let text = trim(text);
@@ -76,23 +73,16 @@ fn parse_line(raw: &[u8]) -> Result<Option<Item>, Wrong> {
 fn section(rest: &str) -> Result<Item, Wrong> {
     match rest.split_once(']') {
         Some((name, "")) => Ok(Item::Section(trim(name).to_owned())),
-        Some(_) => Err(Wrong::new(
-            "text after the section",
-            "end the line with `]`; a comment stands on a line of its own",
-        )),
-        None => Err(Wrong::new(
-            "the `]` is missing",
-            "write a section as [name]",
-        )),
+        Some(_) => {
+            Err(Wrong::new("text after the section", "end the line with `]`; a comment stands on a line of its own"))
+        }
+        None => Err(Wrong::new("the `]` is missing", "write a section as [name]")),
     }
 }
 
 fn entry(text: &str) -> Result<Item, Wrong> {
     let Some((name, value)) = text.split_once('=') else {
-        return Err(Wrong::new(
-            "no `=`",
-            "write name = value, or begin a comment with #",
-        ));
+        return Err(Wrong::new("no `=`", "write name = value, or begin a comment with #"));
     };
     let (name, value) = (trim(name).to_owned(), unquote(trim(value))?.to_owned());
     if name.is_empty() {
@@ -111,10 +101,7 @@ fn unquote(value: &str) -> Result<&str, Wrong> {
             "text after the closing quote",
             "quote the whole value; it cannot contain a double quote itself, nor be followed by a comment",
         )),
-        None => Err(Wrong::new(
-            "the closing quote is missing",
-            "end the value with a double quote",
-        )),
+        None => Err(Wrong::new("the closing quote is missing", "end the value with a double quote")),
     }
 }
 
@@ -138,21 +125,14 @@ mod tests {
     }
 
     fn entry(name: &str, value: &str) -> Item {
-        Item::Entry {
-            name: name.into(),
-            value: value.into(),
-        }
+        Item::Entry { name: name.into(), value: value.into() }
     }
 
     #[test]
     fn sections_entries_comments_and_blanks_are_told_apart() {
         let text = "\u{feff}# one\n  ; two\n\n[ server ]\r\n\tsocketPort\t=  80 \r\na=b=c\n[x]";
-        let expected = [
-            Item::Section("server".into()),
-            entry("socketPort", "80"),
-            entry("a", "b=c"),
-            Item::Section("x".into()),
-        ];
+        let expected =
+            [Item::Section("server".into()), entry("socketPort", "80"), entry("a", "b=c"), Item::Section("x".into())];
         assert_eq!(items(text), expected);
     }
 

@@ -73,28 +73,15 @@ impl Shape {
 
     /// The number as a `T`, where it lies in the range.
     fn within<T: TryFrom<u64>>(&self, number: u64) -> Result<T, Wrong> {
-        let fits = self.range.is_none_or(|range| {
-            (range.min..=range.max).contains(&number) || (range.zero && number == 0)
-        });
-        T::try_from(number)
-            .ok()
-            .filter(|_| fits)
-            .ok_or_else(|| self.refuse("out of range"))
+        let fits =
+            self.range.is_none_or(|range| (range.min..=range.max).contains(&number) || (range.zero && number == 0));
+        T::try_from(number).ok().filter(|_| fits).ok_or_else(|| self.refuse("out of range"))
     }
 }
 
 /// A whole number.
-pub(crate) const fn number<T: TryFrom<u64> + ToString>(
-    value: &'static str,
-    min: u64,
-    max: u64,
-) -> Kind<T> {
-    let range = Some(Range {
-        min,
-        max,
-        zero: false,
-        show: |n| n.to_string(),
-    });
+pub(crate) const fn number<T: TryFrom<u64> + ToString>(value: &'static str, min: u64, max: u64) -> Kind<T> {
+    let range = Some(Range { min, max, zero: false, show: |n| n.to_string() });
     let what = "a whole number";
     Kind {
         shape: Shape { value, what, range },
@@ -110,10 +97,7 @@ pub(crate) const fn pool(max: u64) -> Kind<Option<u32>> {
         shape,
         read: |shape, text, _| match text {
             "" => Ok(None),
-            "0" | "1" => Err(Wrong::new(
-                "a pool is two or more",
-                "leave the option out to run a single worker",
-            )),
+            "0" | "1" => Err(Wrong::new("a pool is two or more", "leave the option out to run a single worker")),
             _ => shape.within(digits(shape, text)?).map(Some),
         },
         show: |pool| pool.map(|n| n.to_string()).unwrap_or_default(),
@@ -129,19 +113,10 @@ fn digits(shape: &Shape, text: &str) -> Result<u64, Wrong> {
 
 /// Bytes, with `k`, `m` or `g` for powers of 1024.
 pub(crate) const fn size<T: TryFrom<u64> + Copy + TryInto<u64>>(min: u64, max: u64) -> Kind<T> {
-    let range = Some(Range {
-        min,
-        max,
-        zero: false,
-        show: show_size,
-    });
+    let range = Some(Range { min, max, zero: false, show: show_size });
     let what = "bytes, or a number with k, m or g,";
     Kind {
-        shape: Shape {
-            value: "SIZE",
-            what,
-            range,
-        },
+        shape: Shape { value: "SIZE", what, range },
         read: |shape, text, _| shape.within(measure(shape, text, &SIZES)?),
         show: |size| (*size).try_into().map_or(String::new(), show_size),
     }
@@ -158,19 +133,10 @@ pub(crate) const fn duration_or_zero(min: u64, max: u64) -> Kind<Duration> {
 }
 
 const fn duration_where(zero: bool, min: u64, max: u64) -> Kind<Duration> {
-    let range = Some(Range {
-        min,
-        max,
-        zero,
-        show: show_millis,
-    });
+    let range = Some(Range { min, max, zero, show: show_millis });
     let what = "a number with ms, s, m or h";
     Kind {
-        shape: Shape {
-            value: "TIME",
-            what,
-            range,
-        },
+        shape: Shape { value: "TIME", what, range },
         read: |shape, text, _| {
             let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             if bare && text.bytes().any(|b| b != b'0') {
@@ -188,26 +154,16 @@ type Units = [(&'static str, u64)];
 
 const SIZES: [(&str, u64); 4] = [("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10), ("", 1)];
 /// A bare number passes as milliseconds here: only 0 comes without a unit.
-const TIMES: [(&str, u64); 5] = [
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-    ("", 1),
-];
+const TIMES: [(&str, u64); 5] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1), ("", 1)];
 
 fn measure(shape: &Shape, text: &str, units: &Units) -> Result<u64, Wrong> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let number = digits(shape, number)?;
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
         return Err(shape.refuse(&format!("{unit:?} is no unit")));
     };
-    number
-        .checked_mul(*factor)
-        .ok_or_else(|| shape.refuse("out of range"))
+    number.checked_mul(*factor).ok_or_else(|| shape.refuse("out of range"))
 }
 
 fn show_size(bytes: u64) -> String {
@@ -246,8 +202,7 @@ pub(crate) const fn permissions() -> Kind<u32> {
         read: |shape, text, _| {
             let octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
             let mode = u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o777);
-            mode.filter(|_| octal)
-                .ok_or_else(|| shape.refuse("not octal permissions"))
+            mode.filter(|_| octal).ok_or_else(|| shape.refuse("not octal permissions"))
         },
         show: |mode| format!("{mode:04o}"),
     }
@@ -263,20 +218,13 @@ pub(crate) const fn host() -> Kind<String> {
                 return Ok(text.to_owned());
             }
             if bare.parse::<IpAddr>().is_ok() {
-                return Err(Wrong::new(
-                    "an address in brackets",
-                    format!("write {bare}"),
-                ));
+                return Err(Wrong::new("an address in brackets", format!("write {bare}")));
             }
             match text {
-                "*" => Err(Wrong::new(
-                    "not an address",
-                    "write :: or 0.0.0.0 for all of them",
-                )),
-                _ if text.contains([':', '/']) => Err(Wrong::new(
-                    "not a host name",
-                    "write the host alone; the port is socketPort",
-                )),
+                "*" => Err(Wrong::new("not an address", "write :: or 0.0.0.0 for all of them")),
+                _ if text.contains([':', '/']) => {
+                    Err(Wrong::new("not a host name", "write the host alone; the port is socketPort"))
+                }
                 "" => Err(shape.refuse("no host name")),
                 _ if text.contains(char::is_whitespace) => Err(shape.refuse("contains a blank")),
                 _ => Ok(text.to_owned()),
@@ -302,11 +250,7 @@ pub(crate) const fn socket_file() -> Kind<Option<PathBuf>> {
             }
             Ok(Some(path))
         },
-        show: |path| {
-            path.as_deref()
-                .map(|p| p.display().to_string())
-                .unwrap_or_default()
-        },
+        show: |path| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
     }
 }
 
@@ -329,10 +273,7 @@ pub(crate) const fn file_names() -> Kind<Vec<String>> {
 /// Where a log goes.
 pub(crate) const fn log_target() -> Kind<LogTarget> {
     Kind {
-        shape: Shape::plain(
-            "FILE|stdout|stderr|off",
-            "a file, or stdout, stderr or off",
-        ),
+        shape: Shape::plain("FILE|stdout|stderr|off", "a file, or stdout, stderr or off"),
         read: |shape, text, base| match text {
             "" => Err(shape.refuse("no file name")),
             "stdout" => Ok(LogTarget::Stdout),
@@ -368,10 +309,7 @@ pub(crate) const fn access_format() -> Kind<AccessFormat> {
 /// How much the error log says.
 pub(crate) const fn level() -> Kind<LevelFilter> {
     Kind {
-        shape: Shape::plain(
-            "error|warn|info|debug|trace",
-            "error, warn, info, debug or trace",
-        ),
+        shape: Shape::plain("error|warn|info|debug|trace", "error, warn, info, debug or trace"),
         read: |shape, text, _| match text {
             "error" => Ok(LevelFilter::Error),
             "warn" => Ok(LevelFilter::Warn),

@@ -3,10 +3,7 @@
 //! Names are judged here and values by their rows; nothing is taken back when something else is wrong, so that all
 //! mistakes are found at once.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
     Origin, Setting, Sources, StaticContent,
@@ -59,12 +56,7 @@ impl Layers {
     }
 
     /// The value that holds: the last one said and understood, or the default.
-    pub(super) fn read<T>(
-        &self,
-        name: &str,
-        default: &str,
-        kind: &Kind<T>,
-    ) -> Result<Setting<T>, Wrong> {
+    pub(super) fn read<T>(&self, name: &str, default: &str, kind: &Kind<T>) -> Result<Setting<T>, Wrong> {
         let holds = |said: &&Said| said.row.name == name && said.understood;
         let (value, origin) = match self.said.iter().rfind(holds) {
             Some(said) => (kind.read(&said.text, &said.base)?, said.origin.clone()),
@@ -77,7 +69,6 @@ impl Layers {
         let (lines, mistakes) = ini::parse(file, bytes);
         self.mistakes.extend(mistakes);
         let mut section = Heading::None;
-        let mut seen = HashMap::new();
         for ini::Line { origin, item } in lines {
             match item {
                 Item::Section(name) => section = self.heading(&name, origin),
@@ -88,7 +79,7 @@ impl Layers {
                         self.hear_static_content(&name, &value, &origin, folder);
                     }
                     Heading::Known(section) => {
-                        self.hear_entry(section, &name, &value, origin, folder, &mut seen);
+                        self.hear_entry(section, &name, &value, origin, folder);
                     }
                 },
             }
@@ -102,55 +93,32 @@ impl Layers {
         let names = || SECTIONS.iter().map(|s| s.name);
         let remedy = match nearest(name, names()) {
             Some(near) => format!("did you mean [{near}]?"),
-            None => format!(
-                "the sections are [{}]",
-                names().collect::<Vec<_>>().join("] [")
-            ),
+            None => format!("the sections are [{}]", names().collect::<Vec<_>>().join("] [")),
         };
         let wrong = Wrong::new("no such section", remedy);
-        self.mistakes
-            .push(Mistake::new(origin, format!("[{name}]"), wrong));
+        self.mistakes.push(Mistake::new(origin, format!("[{name}]"), wrong));
         Heading::Unknown
     }
 
     fn outside(&mut self, name: &str, value: &str, origin: Origin) {
         let section = option(name).map_or("server", |row| row.section);
-        let wrong = Wrong::new(
-            "stands before any section",
-            format!("put it below a line [{section}]"),
-        );
-        self.mistakes
-            .push(Mistake::of_value(origin, name, value, wrong));
+        let wrong = Wrong::new("stands before any section", format!("put it below a line [{section}]"));
+        self.mistakes.push(Mistake::of_value(origin, name, value, wrong));
     }
 
-    fn hear_entry(
-        &mut self,
-        section: &Section,
-        name: &str,
-        value: &str,
-        origin: Origin,
-        folder: &Path,
-        seen: &mut HashMap<&'static str, Origin>,
-    ) {
+    fn hear_entry(&mut self, section: &Section, name: &str, value: &str, origin: Origin, folder: &Path) {
         let wrong = match option(name) {
-            None => unknown(name, "", "`regrow options` lists all of them"),
-            Some(row) if row.section != section.name => Wrong::new(
-                format!("not an option of [{}]", section.name),
-                format!("put it below [{}]", row.section),
-            ),
-            Some(row) => match seen.get(row.name) {
-                Some(first) => Wrong::new(
-                    format!("already said at {first}"),
-                    "remove one of the two lines",
-                ),
-                None => {
-                    seen.insert(row.name, origin.clone());
-                    return self.hear_option(row, value, origin, folder);
-                }
+            None => unknown(name, ""),
+            Some(row) if row.section != section.name => {
+                Wrong::new(format!("not an option of [{}]", section.name), format!("put it below [{}]", row.section))
+            }
+            // The file is heard first, so whatever was said of this option stands in it too.
+            Some(row) => match self.said.iter().find(|said| said.row.name == row.name) {
+                Some(first) => Wrong::new(format!("already said at {}", first.origin), "remove one of the two lines"),
+                None => return self.hear_option(row, value, origin, folder),
             },
         };
-        self.mistakes
-            .push(Mistake::of_value(origin, name, value, wrong));
+        self.mistakes.push(Mistake::of_value(origin, name, value, wrong));
     }
 
     /// Names that begin in lower case are ours. Others only resemble ours: a service manager may inject
@@ -163,27 +131,19 @@ impl Layers {
         if let Some(row) = option(name) {
             return self.hear_option(row, text, origin, folder);
         }
-        let folded = name.replace('_', "");
+        let joined = name.replace('_', "");
         let ours = name.starts_with(|c: char| c.is_ascii_lowercase());
-        if ours || options().any(|row| row.name.eq_ignore_ascii_case(&folded)) {
-            let wrong = unknown(
-                &folded,
-                ENVIRONMENT_PREFIX,
-                "`regrow options` lists all of them",
-            );
+        if ours || options().any(|row| row.name.eq_ignore_ascii_case(&joined)) {
+            let wrong = unknown(&joined, ENVIRONMENT_PREFIX);
             self.mistakes.push(Mistake::new(origin, text, wrong));
         }
     }
 
     fn hear_flag(&mut self, name: &str, text: &str, folder: &Path) {
+        let origin = Origin::Flag(name.to_owned());
         match option(name) {
-            Some(row) => self.hear_option(row, text, Origin::Flag(row.name), folder),
-            None => {
-                let wrong = unknown(name, "--", "`regrow options` lists all of them");
-                let quote = format!("--{name} {text}");
-                self.mistakes
-                    .push(Mistake::new(Origin::Default, quote, wrong));
-            }
+            Some(row) => self.hear_option(row, text, origin, folder),
+            None => self.mistakes.push(Mistake::new(origin, text, unknown(name, "--"))),
         }
     }
 
@@ -199,13 +159,7 @@ impl Layers {
             let mistake = Mistake::of_value(origin.clone(), row.name, text, wrong);
             self.mistakes.push(mistake);
         }
-        self.said.push(Said {
-            row,
-            text: text.to_owned(),
-            origin,
-            base: base.to_owned(),
-            understood,
-        });
+        self.said.push(Said { row, text: text.to_owned(), origin, base: base.to_owned(), understood });
     }
 
     fn hear_static_content(&mut self, name: &str, value: &str, origin: &Origin, base: &Path) {
@@ -213,21 +167,16 @@ impl Layers {
             "" => Err(Wrong::new("no folder", format!("write {name} = folder"))),
             _ => Ok(prefix),
         });
-        let judged = judged.and_then(|prefix| {
-            match self.static_content.iter().find(|s| s.prefix == prefix) {
-                Some(first) => Err(Wrong::new(
-                    format!("{prefix} is already said at {}", first.origin),
-                    "remove one of the two lines",
-                )),
-                None => Ok(prefix),
+        let judged = judged.and_then(|prefix| match self.static_content.iter().find(|s| s.prefix == prefix) {
+            Some(first) => {
+                Err(Wrong::new(format!("{prefix} is already said at {}", first.origin), "remove one of the two lines"))
             }
+            None => Ok(prefix),
         });
         match judged {
-            Ok(prefix) => self.static_content.push(StaticContent {
-                prefix,
-                folder: base.join(value),
-                origin: origin.clone(),
-            }),
+            Ok(prefix) => {
+                self.static_content.push(StaticContent { prefix, folder: base.join(value), origin: origin.clone() });
+            }
             Err(wrong) => {
                 let mistake = Mistake::of_value(origin.clone(), name, value, wrong);
                 self.mistakes.push(mistake);
@@ -259,12 +208,9 @@ impl Layers {
                 self.said.retain(|s| s.row.name != beaten);
                 continue;
             }
-            let wrong = Wrong::new(
-                format!("conflicts with {} ({})", first.row.name, first.origin),
-                "remove one of the two",
-            );
-            let mistake =
-                Mistake::of_value(second.origin.clone(), second.row.name, &second.text, wrong);
+            let wrong =
+                Wrong::new(format!("conflicts with {} ({})", first.row.name, first.origin), "remove one of the two");
+            let mistake = Mistake::of_value(second.origin.clone(), second.row.name, &second.text, wrong);
             self.mistakes.push(mistake);
         }
     }
@@ -278,10 +224,10 @@ enum Heading {
     Unknown,
 }
 
-fn unknown(name: &str, prefix: &str, otherwise: &str) -> Wrong {
+fn unknown(name: &str, prefix: &str) -> Wrong {
     let remedy = match nearest(name, options().map(|row| row.name)) {
         Some(near) => format!("did you mean {prefix}{near}?"),
-        None => otherwise.to_owned(),
+        None => "`regrow options` lists all there are".to_owned(),
     };
     Wrong::new("no such option", remedy)
 }
@@ -298,24 +244,15 @@ fn with_comment_hint(mut wrong: Wrong, text: &str, origin: &Origin) -> Wrong {
 /// A prefix as requests are compared with it: it begins with `/` and ends with none, save the root itself.
 fn read_prefix(text: &str) -> Result<String, Wrong> {
     if !text.starts_with('/') {
-        return Err(Wrong::new(
-            "a prefix begins with /",
-            format!("write /{text} = folder"),
-        ));
+        return Err(Wrong::new("a prefix begins with /", format!("write /{text} = folder")));
     }
     if text.contains(['?', '#', '%']) {
-        return Err(Wrong::new(
-            "a prefix is a plain path",
-            "write it decoded, without ?, # or %",
-        ));
+        return Err(Wrong::new("a prefix is a plain path", "write it decoded, without ?, # or %"));
     }
     let path = text.strip_suffix('/').unwrap_or(text);
     let empty_or_dots = |segment: &str| matches!(segment, "" | "." | "..");
     if path.split('/').skip(1).any(empty_or_dots) {
-        return Err(Wrong::new(
-            "a prefix has no empty, . or .. segments",
-            "write it as requests name it",
-        ));
+        return Err(Wrong::new("a prefix has no empty, . or .. segments", "write it as requests name it"));
     }
     Ok(if path.is_empty() { "/" } else { path }.to_owned())
 }

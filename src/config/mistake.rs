@@ -8,41 +8,34 @@ use super::Origin;
 
 /// A value that is refused: why, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub(crate) struct Wrong {
     /// What is wrong with it.
-    pub problem: String,
+    pub(crate) problem: String,
     /// What to do about it.
-    pub remedy: String,
+    pub(crate) remedy: String,
 }
 
 impl Wrong {
     pub(crate) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            problem: problem.into(),
-            remedy: remedy.into(),
-        }
+        Self { problem: problem.into(), remedy: remedy.into() }
     }
 }
 
 /// One mistake of the configuration. Displays as one line: where, the offending text, the problem; the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub(crate) struct Mistake {
     /// Where it was said.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// The offending text.
-    pub quote: String,
+    pub(crate) quote: String,
     /// Why it is refused.
-    pub wrong: Wrong,
+    pub(crate) wrong: Wrong,
 }
 
 impl Mistake {
     pub(crate) fn new(origin: Origin, quote: impl Into<String>, wrong: Wrong) -> Self {
         let quote = quote.into();
-        Self {
-            origin,
-            quote,
-            wrong,
-        }
+        Self { origin, quote, wrong }
     }
 
     /// The mistake of an option's value. Flags and variables name the option in their origin already.
@@ -105,17 +98,11 @@ mod tests {
     #[test]
     fn a_line_says_where_what_why_and_the_remedy() {
         let wrong = Wrong::new("out of range", "say less");
-        let file = Origin::File {
-            file: "site.conf".into(),
-            line: 3,
-        };
+        let file = Origin::File { file: "site.conf".into(), line: 3 };
         let cases = [
             (file, "site.conf:3: a = 1: out of range; say less"),
-            (Origin::Flag("a"), "--a 1: out of range; say less"),
-            (
-                Origin::Environment("REGROW_a".into()),
-                "REGROW_a=1: out of range; say less",
-            ),
+            (Origin::Flag("a".into()), "--a 1: out of range; say less"),
+            (Origin::Environment("REGROW_a".into()), "REGROW_a=1: out of range; say less"),
             (Origin::Argument, "FOLDER 1: out of range; say less"),
             (Origin::Default, "a = 1: out of range; say less"),
         ];

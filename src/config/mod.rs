@@ -11,10 +11,10 @@ mod options;
 
 use std::{fmt, ops::Deref, path::PathBuf};
 
-use layers::Layers;
 pub(crate) use layers::ENVIRONMENT_PREFIX;
+use layers::Layers;
 pub(crate) use mistake::{Mistake, Wrong};
-pub(crate) use options::{Change, Row, SECTIONS, Shown, options};
+pub(crate) use options::{Change, Entries, Row, SECTIONS, Section, Shown, options};
 pub use options::{Files, Limits, Log, Server, Supervisor};
 
 /// The resolved configuration of a site.
@@ -37,24 +37,24 @@ pub struct Config {
 
 impl Config {
     /// Resolves what was said, or says everything that is wrong with it.
-    pub(crate) fn resolve(sources: &Sources) -> Result<Self, Refused> {
+    #[cfg(test)]
+    pub(crate) fn resolve(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+        let (understood, mistakes) = Self::understand(sources);
+        understood.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    }
+
+    /// What could be made out, with defaults in place of what could not, and the mistakes in the order in which they
+    /// were said. It may run only where there is none; otherwise it serves to look for more of them.
+    pub(crate) fn understand(sources: &Sources) -> (Option<Self>, Vec<Mistake>) {
         let layers = Layers::hear(sources);
         let built = Self::build(&layers);
         let mut mistakes = layers.mistakes;
         mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
         match built {
-            Ok(config) if mistakes.is_empty() => Ok(config),
-            Ok(config) => Err(Refused {
-                mistakes,
-                understood: Some(config),
-            }),
+            Ok(config) => (Some(config), mistakes),
             Err(wrong) => {
                 mistakes.push(Mistake::new(Origin::Default, "the defaults", wrong));
-                let understood = None;
-                Err(Refused {
-                    mistakes,
-                    understood,
-                })
+                (None, mistakes)
             }
         }
     }
@@ -163,7 +163,7 @@ pub enum Origin {
     /// By the environment variable of that name.
     Environment(String),
     /// By the flag of that name, without its dashes.
-    Flag(&'static str),
+    Flag(String),
     /// By the FOLDER of the command line.
     Argument,
 }
@@ -216,15 +216,6 @@ pub(crate) struct File {
     pub(crate) folder: PathBuf,
     /// Its contents.
     pub(crate) bytes: Vec<u8>,
-}
-
-/// A configuration that is not accepted.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    /// Everything that is wrong with it, in the order in which it was said.
-    pub(crate) mistakes: Vec<Mistake>,
-    /// What could be made out, with defaults in place of what could not: to look for more mistakes, never to run.
-    pub(crate) understood: Option<Config>,
 }
 
 #[cfg(test)]

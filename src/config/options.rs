@@ -11,25 +11,20 @@ use log::LevelFilter;
 use super::{
     AccessFormat, LogTarget, Origin, Setting,
     kind::{
-        Kind, Shape, access_format, duration, duration_or_zero, file_names, host, level,
-        log_target, number, permissions, pool, size, socket_file, switch,
+        Kind, Shape, access_format, duration, duration_or_zero, file_names, host, level, log_target, number,
+        permissions, pool, size, socket_file, switch,
     },
     layers::Layers,
     mistake::Wrong,
 };
 
 /// Every section, in the order in which people read them.
-pub(crate) static SECTIONS: &[Section] = &[
-    Server::SECTION,
-    STATIC_CONTENT,
-    Files::SECTION,
-    Limits::SECTION,
-    Supervisor::SECTION,
-    Log::SECTION,
-];
+pub(crate) static SECTIONS: &[Section] =
+    &[Server::SECTION, STATIC_CONTENT, Files::SECTION, Limits::SECTION, Supervisor::SECTION, Log::SECTION];
 
 const STATIC_CONTENT: Section = Section {
     name: "staticContent",
+    about: "What is served where",
     heading: "[staticContent] What is served where",
     rows: &[],
     entries: Some(Entries {
@@ -49,7 +44,7 @@ section! {
     socket_port: u16 = "socketPort", number("PORT", 0, 65_535), "8080", Restart;
     /// Unix socket to listen on instead of a host and a port
     socket_file: Option<std::path::PathBuf> = "socketFile", socket_file(), "", Restart, not with "socketPort";
-    /// Connections that the kernel queues until a worker accepts them, as passed to listen()
+    /// Connections that the kernel queues until a worker accepts them, as passed to `listen()`
     socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Restart;
     /// Worker processes forked at start, two or more; none is a single worker, for development
     process_pool: Option<u32> = "processPool", pool(1024), "", Reload;
@@ -134,7 +129,9 @@ const DAY: u64 = 24 * HOUR;
 pub(crate) struct Section {
     /// Its name between the brackets.
     pub(crate) name: &'static str,
-    /// The same with what it is about.
+    /// What it is about.
+    pub(crate) about: &'static str,
+    /// Both in one line.
     pub(crate) heading: &'static str,
     /// Its options.
     pub(crate) rows: &'static [Row],
@@ -190,9 +187,7 @@ impl Row {
     /// The options that this one cannot be said together with, whichever row declares it.
     pub(crate) fn conflicts(&self) -> impl Iterator<Item = &'static str> {
         let name = self.name;
-        let declared_there = options()
-            .filter(move |row| row.conflict == Some(name))
-            .map(|row| row.name);
+        let declared_there = options().filter(move |row| row.conflict == Some(name)).map(|row| row.name);
         self.conflict.into_iter().chain(declared_there)
     }
 }
@@ -244,6 +239,7 @@ macro_rules! section {
         impl $Section {
             const SECTION: Section = Section {
                 name: $section,
+                about: $about.trim_ascii(),
                 heading: concat!("[", $section, "]", $about),
                 rows: &[$( {
                     const KIND: Kind<$T> = $kind;
