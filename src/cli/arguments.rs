@@ -56,11 +56,13 @@ Examples:
   regrow check -c site.conf               see what it would run,
   regrow serve -c site.conf               and run it
 
-Exit codes: 0 done, 1 failure while running, 2 usage or configuration, 3 the workers could not boot";
+Exit codes: 0 done, 1 failure while running, 2 usage or configuration,
+3 the workers could not boot";
 
 const PRECEDENCE: &str = "\
-Every option can be said in the file, in the environment (REGROW_socketPort=80) and as a flag (--socketPort 80);
-a flag wins over the environment, the environment over the file.
+Every option can be said in the file (socketPort = 80), in the environment
+(REGROW_socketPort=80) and as a flag (--socketPort 80). Flags win over the
+environment, the environment over the file.
 TIME takes ms, s, m or h; SIZE takes bytes, or k, m or g.";
 
 /// Adds what says a configuration: FOLDER, the file, and a flag for each option.
@@ -104,6 +106,7 @@ pub(super) fn settle(matches: &ArgMatches) -> Result<(Config, Vec<String>), CliE
     mistakes.extend(found);
     let around = understood.as_ref().map_or_else(Surroundings::default, surroundings::examine);
     mistakes.extend(around.mistakes);
+    mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
     match understood {
         Some(config) if mistakes.is_empty() => Ok((config, around.notes)),
         Some(_) | None => Err(refuse(&mistakes)),

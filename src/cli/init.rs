@@ -88,3 +88,38 @@ fn sample_row(row: &Row, cores: usize) -> String {
         None => format!("{help}\n# {name} = {default}\n"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, File, Mode, Sources, options};
+
+    fn resolve(text: String) -> Config {
+        let file = Some(File { name: "f".into(), folder: "/srv".into(), bytes: text.into() });
+        Config::resolve(&Sources { file, ..Sources::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_sample_is_a_pool_of_at_least_two_whatever_the_machine() {
+        for (cores, workers) in [(1, 2), (2, 2), (64, 64), (4096, 1024)] {
+            let config = resolve(sample(cores));
+            assert_eq!(config.mode(), Mode::ProcessPool(workers));
+            assert_eq!(*config.server.socket_queue_size, 1024);
+            assert_eq!(config.static_content[0].folder, Path::new("/srv/public"));
+        }
+    }
+
+    #[test]
+    fn the_sample_names_every_option_and_its_comments_are_values() {
+        let text = sample(2);
+        for row in options() {
+            assert!(text.contains(&format!("\n{} = ", row.name)) || text.contains(&format!("\n# {} = ", row.name)));
+        }
+        let is_default = |name: &str| options().any(|row| row.name == name && row.conflict.is_none());
+        let uncommented = text.lines().map(|line| match line.strip_prefix("# ").and_then(|l| l.split_once(" = ")) {
+            Some((name, value)) if is_default(name) => format!("{name} = {value}\n"),
+            Some(_) | None => format!("{line}\n"),
+        });
+        assert_eq!(*resolve(uncommented.collect()).limits.max_headers, 100);
+    }
+}

@@ -16,6 +16,8 @@ use std::{
     process::ExitCode,
 };
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
 pub(crate) use arguments::serve_config;
 
 /// Runs the command that the arguments of the process ask for.
@@ -106,9 +108,23 @@ impl CliExit {
 
 impl From<clap::Error> for CliExit {
     fn from(error: clap::Error) -> Self {
-        let text = error.to_string();
+        let text = unknown_option(&error).unwrap_or_else(|| error.to_string());
         if error.use_stderr() { Self::usage(text) } else { Self::done(text) }
     }
+}
+
+/// An unknown flag in the words of an unknown option of the file: clap would advise to pass it as a value.
+fn unknown_option(error: &clap::Error) -> Option<String> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text),
+        Some(_) | None => None,
+    };
+    let flag = context(ContextKind::InvalidArg).filter(|arg| arg.starts_with("--"))?;
+    let remedy = match context(ContextKind::SuggestedArg) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "`regrow options` lists all there are".to_owned(),
+    };
+    (error.kind() == ErrorKind::UnknownArgument).then(|| format!("{flag}: no such option; {remedy}"))
 }
 
 fn print(mut to: impl Write, text: &str) -> io::Result<()> {

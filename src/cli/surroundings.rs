@@ -84,16 +84,19 @@ fn socket_place(path: &Path) -> Result<(), Wrong> {
     }
 }
 
-/// An existing log is opened as the server would; one that is to come needs a folder that takes files.
+/// An existing log is opened as the server would, one that is to come needs a folder that takes files. A device or a pipe
+/// is let be: opening a pipe waits for its reader.
 fn writable_log(path: &Path) -> Result<(), Wrong> {
-    match OpenOptions::new().append(true).open(path) {
+    let opened = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Err(Wrong::new("is a folder", "name a file")),
+        Ok(found) if found.is_file() => OpenOptions::new().append(true).open(path).map(drop),
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => writable_folder(path),
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(Wrong::new("is a folder", "name a file")),
-        Err(error) => {
-            Err(Wrong::new(format!("cannot be written ({error})"), "let this user write it, or name another file"))
-        }
-    }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return writable_folder(path),
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| {
+        Wrong::new(format!("cannot be written ({error})"), "let this user write it, or name another file")
+    })
 }
 
 /// Whether the folder of `path` takes files is known for sure only by making one; it is removed at once.

@@ -82,7 +82,7 @@ impl Shape {
 /// A whole number.
 pub(crate) const fn number<T: TryFrom<u64> + ToString>(value: &'static str, min: u64, max: u64) -> Kind<T> {
     let range = Some(Range { min, max, zero: false, show: |n| n.to_string() });
-    let what = "a whole number";
+    let what = "a number";
     Kind {
         shape: Shape { value, what, range },
         read: |shape, text, _| shape.within(digits(shape, text)?),
@@ -114,10 +114,10 @@ fn digits(shape: &Shape, text: &str) -> Result<u64, Wrong> {
 /// Bytes, with `k`, `m` or `g` for powers of 1024.
 pub(crate) const fn size<T: TryFrom<u64> + Copy + TryInto<u64>>(min: u64, max: u64) -> Kind<T> {
     let range = Some(Range { min, max, zero: false, show: show_size });
-    let what = "bytes, or a number with k, m or g,";
+    let what = "a size";
     Kind {
         shape: Shape { value: "SIZE", what, range },
-        read: |shape, text, _| shape.within(measure(shape, text, &SIZES)?),
+        read: |shape, text, _| shape.within(measure(shape, text, &SIZES, "k, m, g or bare bytes")?),
         show: |size| (*size).try_into().map_or(String::new(), show_size),
     }
 }
@@ -134,7 +134,7 @@ pub(crate) const fn duration_or_zero(min: u64, max: u64) -> Kind<Duration> {
 
 const fn duration_where(zero: bool, min: u64, max: u64) -> Kind<Duration> {
     let range = Some(Range { min, max, zero, show: show_millis });
-    let what = "a number with ms, s, m or h";
+    let what = "a time";
     Kind {
         shape: Shape { value: "TIME", what, range },
         read: |shape, text, _| {
@@ -142,7 +142,7 @@ const fn duration_where(zero: bool, min: u64, max: u64) -> Kind<Duration> {
             if bare && text.bytes().any(|b| b != b'0') {
                 return Err(Wrong::new("the unit is missing", format!("say {text}s")));
             }
-            let millis = measure(shape, text, &TIMES)?;
+            let millis = measure(shape, text, &TIMES, "ms, s, m or h")?;
             shape.within(millis).map(Duration::from_millis)
         },
         // What is read has at most a few days of milliseconds.
@@ -156,12 +156,16 @@ const SIZES: [(&str, u64); 4] = [("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10),
 /// A bare number passes as milliseconds here: only 0 comes without a unit.
 const TIMES: [(&str, u64); 5] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1), ("", 1)];
 
-fn measure(shape: &Shape, text: &str, units: &Units) -> Result<u64, Wrong> {
+/// A whole number and its unit, multiplied; `known` lists the units for the remedy.
+fn measure(shape: &Shape, text: &str, units: &Units, known: &str) -> Result<u64, Wrong> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
+    if number.is_empty() {
+        return Err(shape.refuse("does not begin with a number"));
+    }
     let number = digits(shape, number)?;
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-        return Err(shape.refuse(&format!("{unit:?} is no unit")));
+        return Err(Wrong::new(format!("no unit {unit:?}"), format!("write {number} with {known}")));
     };
     number.checked_mul(*factor).ok_or_else(|| shape.refuse("out of range"))
 }

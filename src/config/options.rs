@@ -44,7 +44,7 @@ section! {
     socket_port: u16 = "socketPort", number("PORT", 0, 65_535), "8080", Restart;
     /// Unix socket to listen on instead of a host and a port
     socket_file: Option<std::path::PathBuf> = "socketFile", socket_file(), "", Restart, not with "socketPort";
-    /// Connections that the kernel queues until a worker accepts them, as passed to `listen()`
+    /// Connections that the kernel queues until a worker accepts them (the backlog of listen)
     socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Restart;
     /// Worker processes forked at start, two or more; none is a single worker, for development
     process_pool: Option<u32> = "processPool", pool(1024), "", Reload;
