@@ -106,7 +106,7 @@ impl Line {
             accepts: row.shape.accepts(),
             default: row.shown_default(),
             conflicts: row.conflicts().collect(),
-            change: row.reload,
+            change: row.change,
             help: row.help,
         }
     }

@@ -1,6 +1,6 @@
 //! The kinds of values: how a text is read into a type, how the value is shown again, what a refusal says.
 //!
-//! Knows no option by name, save that a process pool of one is a mode of its own.
+//! Knows nothing of the table of options; a remedy may name one.
 
 use std::{
     net::IpAddr,

@@ -160,7 +160,7 @@ pub(crate) struct Row {
     /// Its default as one would say it; empty for none.
     pub(crate) default: &'static str,
     /// What a running master does about a change of it.
-    pub(crate) reload: Change,
+    pub(crate) change: Change,
     /// The option that it cannot be said together with. Declared on one of the two.
     pub(crate) conflict: Option<&'static str>,
     /// One line of help.
@@ -248,7 +248,7 @@ macro_rules! section {
                         name: $name,
                         shape: KIND.shape,
                         default: $default,
-                        reload: Change::$change,
+                        change: Change::$change,
                         conflict: section!(@conflict $($conflict)?),
                         help: $help.trim_ascii(),
                         check: |text, base| KIND.read(text, base).map(drop),

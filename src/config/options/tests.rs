@@ -63,6 +63,6 @@ fn help_is_one_line_without_a_full_stop() {
 
 #[test]
 fn what_the_listener_was_made_with_changes_by_a_restart_alone() {
-    let fixed: Vec<_> = options().filter(|row| row.reload == Change::Restart).map(|row| row.name).collect();
+    let fixed: Vec<_> = options().filter(|row| row.change == Change::Restart).map(|row| row.name).collect();
     assert_eq!(fixed, ["socketHost", "socketPort", "socketFile", "socketQueueSize", "socketFileMode"]);
 }
