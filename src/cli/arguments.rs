@@ -1,0 +1,189 @@
+//! The command line, generated from the table of options, and what is read for it: the file and the environment.
+
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::{
+    CliExit,
+    surroundings::{self, Surroundings},
+};
+use crate::config::{Config, ENVIRONMENT_PREFIX, File, Mistake, Origin, Row, SECTIONS, Sources, Wrong, options};
+
+/// The whole command line.
+pub(super) fn command() -> Command {
+    Command::new("regrow")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(
+            "Puts a website into production and keeps it there: a master, and workers that grow back when they fall.",
+        )
+        .after_help(EXAMPLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommand(serve_arguments(
+            Command::new("serve").about("Serve a folder, the site of a configuration file, or a welcome page"),
+        ))
+        .subcommand(serve_arguments(
+            Command::new("check").about("Say what `serve` would run with the same arguments, or every mistake"),
+        ))
+        .subcommand(
+            Command::new("options")
+                .about("List every option with its default")
+                .arg(Arg::new("json").long("json").num_args(0).help("As JSON"))
+                .arg(
+                    Arg::new("markdown").long("markdown").num_args(0).conflicts_with("json").help("As Markdown tables"),
+                ),
+        )
+        .subcommand(
+            Command::new("init").about("Write the commented configuration that we recommend for production").arg(
+                Arg::new("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("The file to write; it must not exist yet [default: standard output]"),
+            ),
+        )
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  regrow serve public                     serve the folder `public` on http://localhost:8080
+  regrow serve public --processPool 4     with four workers
+  regrow init site.conf                   write a configuration for production,
+  regrow check -c site.conf               see what it would run,
+  regrow serve -c site.conf               and run it
+
+Exit codes: 0 done, 1 failure while running, 2 usage or configuration,
+3 the workers could not boot";
+
+const PRECEDENCE: &str = "\
+Every option can be said in the file (socketPort = 80), in the environment
+(REGROW_socketPort=80) and as a flag (--socketPort 80). Flags win over the
+environment, the environment over the file.
+TIME takes ms, s, m or h; SIZE takes bytes, or k, m or g.";
+
+/// Adds what says a configuration: FOLDER, the file, and a flag for each option.
+fn serve_arguments(command: Command) -> Command {
+    let folder = Arg::new(FOLDER)
+        .value_parser(value_parser!(PathBuf))
+        .help("The folder to serve at / [default: what the file says, else a welcome page]");
+    let file = Arg::new(CONFIG)
+        .short('c')
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("Read options from this file");
+    let flags = SECTIONS.iter().flat_map(|s| s.rows.iter().map(|row| flag(row, s.heading)));
+    command.arg(folder).arg(file).args(flags).after_help(PRECEDENCE)
+}
+
+const FOLDER: &str = "FOLDER";
+const CONFIG: &str = "config";
+
+fn flag(row: &'static Row, heading: &'static str) -> Arg {
+    Arg::new(row.name)
+        .long(row.name)
+        .value_name(row.shape.value)
+        .help(format!("{} [default: {}]", row.help, row.shown_default()))
+        .help_heading(heading)
+}
+
+/// The configuration of a process that takes exactly the arguments of `regrow serve`; `args` begin with its own name.
+pub(crate) fn serve_config(args: impl IntoIterator<Item = OsString>) -> Result<Config, CliExit> {
+    // clap shows the process's own name, the first argument, in place of this one.
+    let matches = serve_arguments(Command::new("serve")).try_get_matches_from(args)?;
+    settle(&matches).map(|(config, _)| config)
+}
+
+/// The configuration and what is worth knowing about it, or every mistake in it and around it.
+pub(super) fn settle(matches: &ArgMatches) -> Result<(Config, Vec<String>), CliExit> {
+    let mut mistakes = Vec::new();
+    let sources = read_sources(matches, &mut mistakes);
+    let (understood, found) = Config::understand(&sources);
+    mistakes.extend(found);
+    let around = understood.as_ref().map_or_else(Surroundings::default, surroundings::examine);
+    mistakes.extend(around.mistakes);
+    mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
+    match understood {
+        Some(config) if mistakes.is_empty() => Ok((config, around.notes)),
+        Some(_) | None => Err(refuse(&mistakes)),
+    }
+}
+
+/// What could not even be read is added to `unread`.
+fn read_sources(matches: &ArgMatches, unread: &mut Vec<Mistake>) -> Sources {
+    let current_folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let file = matches.get_one::<PathBuf>(CONFIG);
+    let flags = options().filter_map(|row| {
+        let text = matches.get_one::<String>(row.name)?;
+        Some((row.name.to_owned(), text.clone()))
+    });
+    Sources {
+        file: file.and_then(|path| read_file(path, &current_folder, unread)),
+        environment: read_environment(std::env::vars_os(), unread),
+        flags: flags.collect(),
+        folder: matches.get_one(FOLDER).cloned(),
+        current_folder,
+    }
+}
+
+fn read_file(path: &Path, current_folder: &Path, unread: &mut Vec<Mistake>) -> Option<File> {
+    match std::fs::read(path) {
+        Ok(bytes) => Some(File {
+            name: path.display().to_string(),
+            folder: current_folder.join(path).parent().unwrap_or(current_folder).to_owned(),
+            bytes,
+        }),
+        Err(error) => {
+            let remedy = "name a file that you may read; `regrow init` writes one";
+            let wrong = Wrong::new(format!("cannot be read ({error})"), remedy);
+            let quote = path.display().to_string();
+            unread.push(Mistake::new(Origin::Flag(CONFIG.to_owned()), quote, wrong));
+            None
+        }
+    }
+}
+
+fn read_environment(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    unread: &mut Vec<Mistake>,
+) -> Vec<(String, String)> {
+    let mut environment = Vec::new();
+    for (name, value) in variables {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        if !name.starts_with(ENVIRONMENT_PREFIX) {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => environment.push((name, value)),
+            Err(value) => {
+                let wrong = Wrong::new("not UTF-8", "set it to UTF-8 text");
+                let quote = value.to_string_lossy();
+                unread.push(Mistake::new(Origin::Environment(name), quote, wrong));
+            }
+        }
+    }
+    environment.sort();
+    environment
+}
+
+/// All mistakes, one a line, and their number.
+fn refuse(mistakes: &[Mistake]) -> CliExit {
+    const MOST: usize = 50;
+    let mut text = String::new();
+    for mistake in mistakes.iter().take(MOST) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{mistake}");
+    }
+    if mistakes.len() > MOST {
+        let _ = writeln!(text, "... and {} more", mistakes.len() - MOST);
+    }
+    let plural = if mistakes.len() == 1 { "" } else { "s" };
+    let _ = writeln!(text, "\nregrow: {} mistake{plural} in the configuration", mistakes.len());
+    CliExit::usage(text)
+}

@@ -1,0 +1,77 @@
+//! `regrow check`: what `regrow serve` would run with the same arguments, and where each value comes from.
+
+use std::{fmt::Write as _, path::Path};
+
+use clap::ArgMatches;
+
+use super::{CliExit, arguments};
+use crate::config::{Config, Mode, Origin, SECTIONS};
+
+pub(super) fn run(matches: &ArgMatches) -> CliExit {
+    match arguments::settle(matches) {
+        Ok((config, notes)) => CliExit::done(report(&config, &notes)),
+        Err(exit) => exit,
+    }
+}
+
+fn report(config: &Config, notes: &[String]) -> String {
+    let mut text = format!("{}\n", summary(config));
+    for (heading, lines) in sections(config) {
+        let width = lines.iter().map(|(said, _)| said.chars().count()).max();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n{heading}");
+        for (said, origin) in lines {
+            let _ = writeln!(text, "{said:<width$}   ({origin})", width = width.unwrap_or(0));
+        }
+    }
+    if !notes.is_empty() {
+        text.push('\n');
+    }
+    for note in notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text + "\nfine: `regrow serve` accepts this\n"
+}
+
+/// Who answers, where, and with what.
+fn summary(config: &Config) -> String {
+    let who = match config.mode() {
+        Mode::Single => "a single worker, for development".to_owned(),
+        Mode::ProcessPool(workers) => format!("a process pool of {workers} workers"),
+    };
+    let server = &config.server;
+    let at = match server.socket_file.as_deref() {
+        Some(path) => format!("on the Unix socket {}", path.display()),
+        None if server.socket_host.contains(':') => {
+            format!("on http://[{}]:{}", *server.socket_host, *server.socket_port)
+        }
+        None => format!("on http://{}:{}", *server.socket_host, *server.socket_port),
+    };
+    format!("{who}, {at}")
+}
+
+/// Every line of the report, with its origin, section by section.
+fn sections(config: &Config) -> Vec<(String, Vec<(String, &Origin)>)> {
+    let shown = config.show();
+    let sections = SECTIONS.iter().map(|section| {
+        let mut lines: Vec<_> = shown
+            .iter()
+            .filter(|shown| shown.section == section.name)
+            .map(|shown| (format!("{} = {}", shown.name, shown.value), shown.origin))
+            .collect();
+        if section.entries.is_some() {
+            lines = static_content(config);
+        }
+        (format!("[{}]", section.name), lines)
+    });
+    sections.collect()
+}
+
+fn static_content(config: &Config) -> Vec<(String, &Origin)> {
+    if config.static_content.is_empty() {
+        return vec![("/ = the welcome page inside the program".to_owned(), &Origin::Default)];
+    }
+    let line = |prefix: &str, folder: &Path| format!("{prefix} = {}", folder.display());
+    let all = config.static_content.iter();
+    all.map(|s| (line(&s.prefix, &s.folder), &s.origin)).collect()
+}

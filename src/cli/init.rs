@@ -1,0 +1,125 @@
+//! `regrow init`: the commented configuration that we recommend for production.
+
+use std::{
+    fmt::Write as _,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use clap::ArgMatches;
+
+use super::CliExit;
+use crate::config::{Row, SECTIONS};
+
+pub(super) fn run(matches: &ArgMatches) -> CliExit {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let text = sample(cores);
+    match matches.get_one::<PathBuf>("FILE") {
+        None => CliExit::done(text),
+        Some(path) => match write_new(path, &text) {
+            Ok(()) => CliExit::done(format!(
+                "{path} is written. Name your folder in it below [staticContent], then:\n\
+                 \x20 regrow check -c {path}\n  regrow serve -c {path}",
+                path = path.display()
+            )),
+            Err(error) => CliExit::failed(format!("regrow: cannot write {}: {}", path.display(), reason(&error))),
+        },
+    }
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => "it exists already; name another file, or remove this one first".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// What production needs and differs from the defaults.
+fn recommended(name: &str, cores: usize) -> Option<String> {
+    match name {
+        "processPool" => Some(cores.clamp(2, 1024).to_string()),
+        "socketQueueSize" => Some("1024".to_owned()),
+        _ => None,
+    }
+}
+
+/// Every option: the recommended ones set, the others commented out at their defaults.
+pub(super) fn sample(cores: usize) -> String {
+    let mut text = HEADER.to_owned();
+    for section in SECTIONS {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n\n# {}\n[{}]\n", section.about, section.name);
+        if let Some(entries) = &section.entries {
+            let _ = write!(text, "\n# {}.\n/ = public\n", entries.help);
+        }
+        for row in section.rows {
+            let _ = write!(text, "\n{}", sample_row(row, cores));
+        }
+    }
+    text
+}
+
+const HEADER: &str = "\
+# The configuration of a site in production.
+#
+#   regrow check -c FILE    says what it would run, or every mistake
+#   regrow serve -c FILE    runs it
+#
+# What is commented out shows its default. A line that begins with # or ; is a comment.
+# TIME takes ms, s, m or h; SIZE takes bytes, or k, m or g. Relative paths are relative to this file.
+";
+
+fn sample_row(row: &Row, cores: usize) -> String {
+    let Row { name, default, help, shape, .. } = row;
+    let help = match row.conflicts().collect::<Vec<_>>().join(", ") {
+        others if others.is_empty() => format!("# {help}."),
+        others => format!("# {help}. Not together with {others}."),
+    };
+    match recommended(name, cores) {
+        Some(value) => format!("{help}\n# Default: {}\n{name} = {value}\n", row.shown_default()),
+        None if default.is_empty() => format!("{help}\n# {name} = {}\n", shape.value),
+        None => format!("{help}\n# {name} = {default}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, File, Mode, Sources, options};
+
+    fn resolve(text: String) -> Config {
+        let file = Some(File { name: "f".into(), folder: "/srv".into(), bytes: text.into() });
+        Config::resolve(&Sources { file, ..Sources::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_sample_is_a_pool_of_at_least_two_whatever_the_machine() {
+        for (cores, workers) in [(1, 2), (2, 2), (64, 64), (4096, 1024)] {
+            let config = resolve(sample(cores));
+            assert_eq!(config.mode(), Mode::ProcessPool(workers));
+            assert_eq!(*config.server.socket_queue_size, 1024);
+            assert_eq!(config.static_content[0].folder, Path::new("/srv/public"));
+        }
+    }
+
+    #[test]
+    fn the_sample_names_every_option_and_its_comments_are_values() {
+        let text = sample(2);
+        for row in options() {
+            assert!(text.contains(&format!("\n{} = ", row.name)) || text.contains(&format!("\n# {} = ", row.name)));
+        }
+        let is_default = |name: &str| options().any(|row| row.name == name && row.conflict.is_none());
+        let uncommented = text.lines().map(|line| match line.strip_prefix("# ").and_then(|l| l.split_once(" = ")) {
+            Some((name, value)) if is_default(name) => format!("{name} = {value}\n"),
+            Some(_) | None => format!("{line}\n"),
+        });
+        assert_eq!(*resolve(uncommented.collect()).limits.max_headers, 100);
+    }
+}

@@ -1,0 +1,238 @@
+//! What the configuration needs of the machine: folders, names, permissions and limits of the kernel.
+//!
+//! Looks and binds nothing: a server may be running. Mistakes are what `serve` would fail on; notes are what it survives.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    net::ToSocketAddrs,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::Path,
+    process,
+};
+
+use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Setting, Wrong};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    /// Why it would not run.
+    pub(super) mistakes: Vec<Mistake>,
+    /// What is worth knowing though it runs.
+    pub(super) notes: Vec<String>,
+}
+
+/// Looks at everything that `config` names.
+pub(super) fn examine(config: &Config) -> Surroundings {
+    Surroundings { mistakes: mistakes(config), notes: notes(config) }
+}
+
+fn mistakes(config: &Config) -> Vec<Mistake> {
+    let (server, log) = (&config.server, &config.log);
+    let folders = config.static_content.iter().filter_map(|entry| {
+        let wrong = readable_folder(&entry.folder).err()?;
+        let folder = entry.folder.display().to_string();
+        Some(Mistake::of_value(entry.origin.clone(), &entry.prefix, &folder, wrong))
+    });
+    let host = || resolvable(&server.socket_host, *server.socket_port);
+    let listener = match server.socket_file.as_deref() {
+        Some(path) => of_setting("socketFile", &path.display(), &server.socket_file, socket_place(path)),
+        None => of_setting("socketHost", &*server.socket_host, &server.socket_host, host()),
+    };
+    let logs = [("errorLog", &log.error_log), ("accessLog", &log.access_log)];
+    let logs = logs.into_iter().filter_map(|(name, target)| match &**target {
+        LogTarget::File(path) => of_setting(name, &path.display(), target, writable_log(path)),
+        LogTarget::Stdout | LogTarget::Stderr | LogTarget::Off => None,
+    });
+    folders.chain(listener).chain(logs).collect()
+}
+
+fn of_setting<T>(name: &str, text: &dyn ToString, setting: &Setting<T>, judged: Result<(), Wrong>) -> Option<Mistake> {
+    let wrong = judged.err()?;
+    Some(Mistake::of_value(setting.origin.clone(), name, &text.to_string(), wrong))
+}
+
+fn readable_folder(path: &Path) -> Result<(), Wrong> {
+    let problem = match fs::read_dir(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Wrong::new("no such folder", "create it, or name another"));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(Wrong::new("not a folder", "name the folder that holds it"));
+        }
+        Err(error) => error.to_string(),
+    };
+    Err(Wrong::new(format!("cannot be read ({problem})"), "let this user read and enter it"))
+}
+
+fn resolvable(host: &str, port: u16) -> Result<(), Wrong> {
+    let remedy = "name a host that this machine knows, or one of its addresses";
+    match (host, port).to_socket_addrs().map(|mut found| found.next()) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(Wrong::new("resolves to no address", remedy)),
+        Err(error) => Err(Wrong::new(format!("does not resolve ({error})"), remedy)),
+    }
+}
+
+fn socket_place(path: &Path) -> Result<(), Wrong> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(Wrong::new("exists and is no socket", "remove it, or name another path"))
+        }
+        Ok(_) | Err(_) => writable_folder(path),
+    }
+}
+
+/// An existing log is opened as the server would, one that is to come needs a folder that takes files. A device or a pipe
+/// is let be: opening a pipe waits for its reader.
+fn writable_log(path: &Path) -> Result<(), Wrong> {
+    let opened = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Err(Wrong::new("is a folder", "name a file")),
+        Ok(found) if found.is_file() => OpenOptions::new().append(true).open(path).map(drop),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return writable_folder(path),
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| {
+        Wrong::new(format!("cannot be written ({error})"), "let this user write it, or name another file")
+    })
+}
+
+/// Whether the folder of `path` takes files is known for sure only by making one; it is removed at once.
+fn writable_folder(path: &Path) -> Result<(), Wrong> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let probe = folder.join(format!(".regrow-check-{}", process::id()));
+    match OpenOptions::new().write(true).create_new(true).open(&probe) {
+        Ok(_) => fs::remove_file(&probe)
+            .map_err(|error| Wrong::new(format!("left {} behind ({error})", probe.display()), "remove that file")),
+        Err(error) => Err(Wrong::new(
+            format!("no file can be made in {} ({error})", folder.display()),
+            "create that folder and let this user write in it",
+        )),
+    }
+}
+
+fn notes(config: &Config) -> Vec<String> {
+    let found = [
+        development(config),
+        small_queue(config),
+        capped_queue(config, somaxconn()),
+        privileged_port(config, &Privileges::of_this_process()),
+        few_descriptors(config, descriptor_limit()),
+        unused_host(config),
+    ];
+    found.into_iter().flatten().collect()
+}
+
+fn development(config: &Config) -> Option<String> {
+    match config.mode() {
+        Mode::Single => Some(
+            "a single worker answers one request after the other and is meant for development; \
+             in production say processPool = 2 or more"
+                .to_owned(),
+        ),
+        Mode::ProcessPool(_) => None,
+    }
+}
+
+fn small_queue(config: &Config) -> Option<String> {
+    const ENOUGH: u32 = 128;
+    let queue = *config.server.socket_queue_size;
+    (queue < ENOUGH && config.mode() != Mode::Single).then(|| {
+        format!(
+            "socketQueueSize = {queue} lets a burst of connections wait or fail while all workers are busy; \
+             in production say socketQueueSize = 1024"
+        )
+    })
+}
+
+fn capped_queue(config: &Config, somaxconn: Option<u32>) -> Option<String> {
+    let (queue, cap) = (*config.server.socket_queue_size, somaxconn?);
+    (queue > cap).then(|| {
+        format!(
+            "socketQueueSize = {queue} is capped at {cap} by the kernel; raise it with \
+             sysctl -w net.core.somaxconn={queue}"
+        )
+    })
+}
+
+/// listen(2): a backlog above this is cut without a word.
+fn somaxconn() -> Option<u32> {
+    read_number("/proc/sys/net/core/somaxconn")
+}
+
+/// What this process may bind.
+struct Privileges {
+    /// The first port that needs no privilege.
+    first_free_port: u32,
+    /// It may bind the others too.
+    may_bind_any: bool,
+}
+
+impl Privileges {
+    fn of_this_process() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
+        Self {
+            first_free_port: read_number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024),
+            may_bind_any: may_bind(&status).unwrap_or(root),
+        }
+    }
+}
+
+/// capabilities(7): the effective set has `CAP_NET_BIND_SERVICE`.
+fn may_bind(status: &str) -> Option<bool> {
+    const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let set = u64::from_str_radix(set.trim(), 16).ok()?;
+    Some(set & CAP_NET_BIND_SERVICE != 0)
+}
+
+fn privileged_port(config: &Config, privileges: &Privileges) -> Option<String> {
+    let port = u32::from(*config.server.socket_port);
+    let reserved = port != 0 && port < privileges.first_free_port && config.server.socket_file.is_none();
+    (reserved && !privileges.may_bind_any).then(|| {
+        format!(
+            "socketPort = {port} needs a privilege that this user lacks; start as root, grant \
+             CAP_NET_BIND_SERVICE, or say {} or more",
+            privileges.first_free_port
+        )
+    })
+}
+
+fn few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
+    /// Logs, the listener, the event loop, and files being sent.
+    const OTHERS: u64 = 64;
+    let connections = *config.limits.max_connections;
+    let wanted = u64::try_from(connections).ok()?.saturating_add(OTHERS);
+    let limit = limit.filter(|limit| *limit < wanted)?;
+    Some(format!(
+        "maxConnections = {connections} needs {wanted} descriptors for each worker, and the hard limit is {limit}; \
+         raise it (LimitNOFILE={wanted} of systemd, ulimit -n {wanted})"
+    ))
+}
+
+/// The hard limit, which the server raises its soft limit to; none where it is unlimited or unknown.
+fn descriptor_limit() -> Option<u64> {
+    hard_limit(&fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+fn hard_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn unused_host(config: &Config) -> Option<String> {
+    let server = &config.server;
+    let said = server.socket_host.origin != Origin::Default;
+    (said && server.socket_file.is_some())
+        .then(|| format!("socketHost ({}) is not used: socketFile is", server.socket_host.origin))
+}
+
+fn read_number(path: &str) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

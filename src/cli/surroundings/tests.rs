@@ -1,0 +1,119 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::config::{File, Sources};
+
+/// A configuration file in `folder`.
+fn config(folder: &Path, text: &str) -> Config {
+    let file = Some(File { name: "f".into(), folder: folder.into(), bytes: text.into() });
+    Config::resolve(&Sources { file, ..Sources::default() }).unwrap()
+}
+
+fn plain(text: &str) -> Config {
+    config(Path::new("/"), text)
+}
+
+#[test]
+fn a_place_that_is_in_order_has_no_mistakes_and_nothing_is_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("public")).unwrap();
+    fs::write(folder.path().join("old.log"), "kept").unwrap();
+    let text = "[server]\nsocketFile = s\n[staticContent]\n/ = public\n[log]\nerrorLog = new.log\naccessLog = old.log";
+    assert_eq!(mistakes(&config(folder.path(), text)), []);
+    let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["old.log", "public"]);
+    assert_eq!(fs::read(folder.path().join("old.log")).unwrap(), b"kept");
+}
+
+#[test]
+fn everything_that_is_missing_is_said_at_once_and_where() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let text = "[server]\nsocketFile = file\n[staticContent]\n/ = no\n/f = file\n[log]\nerrorLog = no/e.log\n\
+        accessLog = .";
+    let found = mistakes(&config(folder.path(), text));
+    let found: Vec<_> = found.iter().map(|m| (m.origin.to_string(), &*m.wrong.problem)).collect();
+    let places: Vec<_> = found.iter().map(|(place, _)| &**place).collect();
+    assert_eq!(places, ["f:4", "f:5", "f:2", "f:7", "f:8"]);
+    assert_eq!(found[0].1, "no such folder");
+    assert_eq!(found[1].1, "not a folder");
+    assert_eq!(found[2].1, "exists and is no socket");
+    assert!(found[3].1.starts_with("no file can be made in "));
+    assert_eq!(found[4].1, "is a folder");
+}
+
+#[test]
+fn a_folder_without_permission_is_a_mistake_unless_we_are_root() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o000)).unwrap();
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    assert_eq!(readable_folder(folder.path()).is_ok(), root);
+    assert_eq!(writable_folder(&folder.path().join("x")).is_ok(), root);
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn addresses_resolve_and_a_reserved_name_does_not() {
+    assert_eq!(resolvable("127.0.0.1", 80), Ok(()));
+    assert_eq!(resolvable("::1", 80), Ok(()));
+    assert!(resolvable("nowhere.invalid", 80).is_err());
+}
+
+#[test]
+fn a_single_worker_is_for_development() {
+    assert!(development(&plain("")).is_some());
+    assert!(development(&plain("[server]\nprocessPool = 2")).is_none());
+}
+
+#[test]
+fn a_pool_wants_a_longer_queue_than_the_documented_default() {
+    assert!(small_queue(&plain("[server]\nprocessPool = 2")).is_some());
+    assert!(small_queue(&plain("[server]\nprocessPool = 2\nsocketQueueSize = 1024")).is_none());
+    assert!(small_queue(&plain("")).is_none());
+}
+
+#[test]
+fn a_queue_above_the_kernels_is_capped() {
+    let config = plain("[server]\nsocketQueueSize = 1024");
+    assert!(capped_queue(&config, Some(128)).unwrap().contains("capped at 128"));
+    assert!(capped_queue(&config, Some(1024)).is_none());
+    assert!(capped_queue(&config, None).is_none());
+}
+
+#[test]
+fn a_low_port_needs_a_privilege() {
+    let user = Privileges { first_free_port: 1024, may_bind_any: false };
+    let root = Privileges { first_free_port: 1024, may_bind_any: true };
+    let low = plain("[server]\nsocketPort = 80");
+    assert!(privileged_port(&low, &user).is_some());
+    assert!(privileged_port(&low, &root).is_none());
+    assert!(privileged_port(&plain("[server]\nsocketPort = 1024"), &user).is_none());
+    assert!(privileged_port(&plain("[server]\nsocketPort = 0"), &user).is_none());
+}
+
+#[test]
+fn the_effective_set_tells_whether_low_ports_are_allowed() {
+    assert_eq!(may_bind("CapPrm:\t0000000000000400\nCapEff:\t0000000000000400\n"), Some(true));
+    assert_eq!(may_bind("CapPrm:\t0000000000000400\nCapEff:\t0000000000000000\n"), Some(false));
+    assert_eq!(may_bind("CapEff:\tx\n"), None);
+    assert_eq!(may_bind(""), None);
+}
+
+#[test]
+fn connections_need_descriptors() {
+    let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 4096                 files\n";
+    assert_eq!(hard_limit(limits), Some(4096));
+    assert_eq!(hard_limit("Max open files  unlimited  unlimited  files"), None);
+    let config = plain("[limits]\nmaxConnections = 4096");
+    assert!(few_descriptors(&config, Some(4096)).unwrap().contains("4160 descriptors"));
+    assert!(few_descriptors(&config, Some(4160)).is_none());
+    assert!(few_descriptors(&config, None).is_none());
+}
+
+#[test]
+fn a_host_beside_a_socket_file_is_said_to_be_unused() {
+    assert!(unused_host(&plain("[server]\nsocketFile = /s\nsocketHost = x")).is_some());
+    assert!(unused_host(&plain("[server]\nsocketFile = /s")).is_none());
+}

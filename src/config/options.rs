@@ -1,0 +1,283 @@
+//! The table of options: one row per option, from which everything that lists options is derived (the resolved types,
+//! the file's vocabulary, flags and variables, `regrow options`, `regrow init`, hints, conflicts).
+//!
+//! A row is the field's help, then `field: type = name, kind, default, reload[, not with name];`. The empty default is
+//! none; `Reload` says that a reload may change the option, `Restart` that only a restart does.
+
+use std::{path::Path, time::Duration};
+
+use log::LevelFilter;
+
+use super::{
+    AccessFormat, LogTarget, Origin, Setting,
+    kind::{
+        Kind, Shape, access_format, duration, duration_or_zero, file_names, host, level, log_target, number,
+        permissions, pool, size, socket_file, switch,
+    },
+    layers::Layers,
+    mistake::Wrong,
+};
+
+/// Every section, in the order in which people read them.
+pub(crate) static SECTIONS: &[Section] =
+    &[Server::SECTION, STATIC_CONTENT, Files::SECTION, Limits::SECTION, Supervisor::SECTION, Log::SECTION];
+
+const STATIC_CONTENT: Section = Section {
+    name: "staticContent",
+    about: "What is served where",
+    heading: "[staticContent] What is served where",
+    rows: &[],
+    entries: Some(Entries {
+        name: "/url/prefix",
+        value: "FOLDER",
+        help: "A folder of files, served below this prefix; as many as needed, the longest prefix wins",
+    }),
+};
+
+section! {
+    /// How connections come in and who answers them
+    Server = "server";
+
+    /// Host name or address to listen on; every address it resolves to is bound
+    socket_host: String = "socketHost", host(), "localhost", Restart;
+    /// Port to listen on; 0 lets the system choose one
+    socket_port: u16 = "socketPort", number("PORT", 0, 65_535), "8080", Restart;
+    /// Unix socket to listen on instead of a host and a port
+    socket_file: Option<std::path::PathBuf> = "socketFile", socket_file(), "", Restart, not with "socketPort";
+    /// Connections that the kernel queues until a worker accepts them (the backlog of listen)
+    socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Restart;
+    /// Worker processes forked at start, two or more; none is a single worker, for development
+    process_pool: Option<u32> = "processPool", pool(1024), "", Reload;
+}
+
+section! {
+    /// How files are served
+    Files = "files";
+
+    /// Files that answer for their folder, separated by blanks; the first one found wins
+    index: Vec<String> = "index", file_names(), "index.html", Reload;
+    /// 1 serves files and folders whose names begin with a dot
+    dotfiles: bool = "dotfiles", switch(), "0", Reload;
+    /// 1 follows symbolic links that leave their folder
+    follow_symlinks: bool = "followSymlinks", switch(), "0", Reload;
+}
+
+section! {
+    /// What one client may ask for
+    Limits = "limits";
+
+    /// Time for the head of a request to arrive
+    header_timeout: Duration = "headerTimeout", duration(100, HOUR), "10s", Reload;
+    /// Time without a byte of a request's body
+    body_timeout: Duration = "bodyTimeout", duration(100, HOUR), "30s", Reload;
+    /// Time in which a client takes no byte of its response
+    write_timeout: Duration = "writeTimeout", duration(100, HOUR), "30s", Reload;
+    /// Time that an idle connection is kept for the next request; 0 closes it after each response
+    keep_alive_timeout: Duration = "keepAliveTimeout", duration_or_zero(100, DAY), "75s", Reload;
+    /// Longest request target (414 beyond)
+    max_uri: usize = "maxUri", size(64, M), "8k", Reload;
+    /// Longest head of a request (431 beyond)
+    max_header_bytes: usize = "maxHeaderBytes", size(512, M), "16k", Reload;
+    /// Most header fields of a request (431 beyond)
+    max_headers: usize = "maxHeaders", number("N", 1, 1_000), "100", Reload;
+    /// Longest body of a request (413 beyond)
+    max_body: u64 = "maxBody", size(1, 1024 * G), "16m", Reload;
+    /// Part of a request's body that is held in memory; a longer one goes to a temporary file
+    body_in_memory: usize = "bodyInMemory", size(0, G), "256k", Reload;
+    /// Connections of one worker; beyond, the longest idle one makes room
+    max_connections: usize = "maxConnections", number("N", 1, 1_000_000), "10000", Reload;
+}
+
+section! {
+    /// How workers are kept alive and stopped
+    Supervisor = "supervisor";
+
+    /// Time for requests to finish at a graceful stop; 0 cuts them off at once
+    graceful_timeout: Duration = "gracefulTimeout", duration_or_zero(100, DAY), "30s", Reload;
+    /// Time for a worker to become ready
+    start_timeout: Duration = "startTimeout", duration(100, HOUR), "60s", Reload;
+    /// Longest pause between attempts to replace a worker that never becomes ready
+    respawn_delay_max: Duration = "respawnDelayMax", duration(100, HOUR), "30s", Reload;
+    /// Time to go on accepting after a stop was asked for, until a load balancer has noticed
+    drain_delay: Duration = "drainDelay", duration_or_zero(100, HOUR), "0", Reload;
+    /// Permissions of socketFile, in octal
+    socket_file_mode: u32 = "socketFileMode", permissions(), "0660", Restart;
+}
+
+section! {
+    /// What is written down
+    Log = "log";
+
+    /// Where errors and the life of the workers are logged
+    error_log: LogTarget = "errorLog", log_target(), "stderr", Reload;
+    /// Where requests are logged
+    access_log: LogTarget = "accessLog", log_target(), "stdout", Reload;
+    /// How a request is logged
+    access_format: AccessFormat = "accessFormat", access_format(), "combined", Reload;
+    /// How much the error log says
+    level: LevelFilter = "level", level(), "info", Reload;
+}
+
+const M: u64 = 1 << 20;
+const G: u64 = 1 << 30;
+/// Milliseconds.
+const HOUR: u64 = 3_600_000;
+/// Milliseconds.
+const DAY: u64 = 24 * HOUR;
+
+/// A section of the file.
+pub(crate) struct Section {
+    /// Its name between the brackets.
+    pub(crate) name: &'static str,
+    /// What it is about.
+    pub(crate) about: &'static str,
+    /// Both in one line.
+    pub(crate) heading: &'static str,
+    /// Its options.
+    pub(crate) rows: &'static [Row],
+    /// What it holds instead of options, named by the user.
+    pub(crate) entries: Option<Entries>,
+}
+
+/// Entries whose names are the user's.
+pub(crate) struct Entries {
+    /// A name that stands for them in documents.
+    pub(crate) name: &'static str,
+    /// Their value's name.
+    pub(crate) value: &'static str,
+    /// One line of help.
+    pub(crate) help: &'static str,
+}
+
+/// An option.
+pub(crate) struct Row {
+    /// The section it stands in.
+    pub(crate) section: &'static str,
+    /// Its name: in the file, as a flag, behind `REGROW_`.
+    pub(crate) name: &'static str,
+    /// What its value looks like.
+    pub(crate) shape: Shape,
+    /// Its default as one would say it; empty for none.
+    pub(crate) default: &'static str,
+    /// What a running master does about a change of it.
+    pub(crate) change: Change,
+    /// The option that it cannot be said together with. Declared on one of the two.
+    pub(crate) conflict: Option<&'static str>,
+    /// One line of help.
+    pub(crate) help: &'static str,
+    /// Whether a text is a value of it; relative paths count from the folder.
+    pub(crate) check: fn(&str, &Path) -> Result<(), Wrong>,
+}
+
+/// What it takes to change an option of a running master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A reload.
+    Reload,
+    /// A stop and a start.
+    Restart,
+}
+
+impl Row {
+    /// The default as documents show it.
+    pub(crate) fn shown_default(&self) -> &'static str {
+        shown(self.default)
+    }
+
+    /// The options that this one cannot be said together with, whichever row declares it.
+    pub(crate) fn conflicts(&self) -> impl Iterator<Item = &'static str> {
+        let name = self.name;
+        let declared_there = options().filter(move |row| row.conflict == Some(name)).map(|row| row.name);
+        self.conflict.into_iter().chain(declared_there)
+    }
+}
+
+/// Every option of every section.
+pub(crate) fn options() -> impl Iterator<Item = &'static Row> {
+    SECTIONS.iter().flat_map(|section| section.rows)
+}
+
+/// The option of that name.
+pub(crate) fn option(name: &str) -> Option<&'static Row> {
+    options().find(|row| row.name == name)
+}
+
+/// One resolved option, ready to print.
+pub(crate) struct Shown<'a> {
+    /// Its section.
+    pub(crate) section: &'static str,
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its value.
+    pub(crate) value: String,
+    /// Where that was said.
+    pub(crate) origin: &'a Origin,
+}
+
+fn shown(value: &str) -> &str {
+    if value.is_empty() { "none" } else { value }
+}
+
+/// Derives from the rows of a section: its type, its rows, how it is read from what was said, and how it is shown.
+macro_rules! section {
+    (
+        #[doc = $about:literal]
+        $Section:ident = $section:literal;
+        $(
+            #[doc = $help:literal]
+            $field:ident: $T:ty = $name:literal, $kind:expr, $default:literal, $change:ident
+                $(, not with $conflict:literal)?;
+        )+
+    ) => {
+        #[doc = $about]
+        #[derive(Clone, Debug)]
+        #[non_exhaustive]
+        pub struct $Section {
+            $( #[doc = $help] pub $field: Setting<$T>, )+
+        }
+
+        impl $Section {
+            const SECTION: Section = Section {
+                name: $section,
+                about: $about.trim_ascii(),
+                heading: concat!("[", $section, "]", $about),
+                rows: &[$( {
+                    const KIND: Kind<$T> = $kind;
+                    Row {
+                        section: $section,
+                        name: $name,
+                        shape: KIND.shape,
+                        default: $default,
+                        change: Change::$change,
+                        conflict: section!(@conflict $($conflict)?),
+                        help: $help.trim_ascii(),
+                        check: |text, base| KIND.read(text, base).map(drop),
+                    }
+                } ),+],
+                entries: None,
+            };
+
+            pub(super) fn read(layers: &Layers) -> Result<Self, Wrong> {
+                Ok(Self { $( $field: layers.read($name, $default, &$kind)?, )+ })
+            }
+
+            pub(super) fn show(&self) -> Vec<Shown<'_>> {
+                vec![$( {
+                    const KIND: Kind<$T> = $kind;
+                    Shown {
+                        section: $section,
+                        name: $name,
+                        value: shown(&KIND.show(&self.$field)).to_owned(),
+                        origin: &self.$field.origin,
+                    }
+                } ),+]
+            }
+        }
+    };
+    (@conflict) => { None };
+    (@conflict $name:literal) => { Some($name) };
+}
+use section;
+
+#[cfg(test)]
+mod tests;
