@@ -73,6 +73,10 @@ struct World {
     random: Random,
     tell: bool,
     calm: bool,
+    /// How many of ten workers have a bad fate.
+    cruelty: u64,
+    /// The storm may bring signals to stop.
+    impatient: bool,
     plan: Plan,
     machine: Machine,
     now: Duration,
@@ -96,6 +100,7 @@ impl World {
     fn new(seed: u64, tell: bool) -> Self {
         let mut random = Random(seed);
         let slots = random.between(1, 5);
+        let (cruelty, impatient) = (random.below(11), random.one_in(3));
         let scalable = slots > 1 || random.one_in(2);
         let plan = Plan {
             slots,
@@ -111,6 +116,8 @@ impl World {
             random,
             tell,
             calm: false,
+            cruelty,
+            impatient,
             plan,
             machine: Machine::new(plan),
             now: ms(1_000_000),
@@ -133,16 +140,17 @@ impl World {
     fn brew(&mut self) {
         let soon = self.random.below(3000);
         match self.random.below(60) {
-            0..=5 => self.later(soon, Event::Input(Input::Signal(Ttin))),
-            6..=11 => self.later(soon, Event::Input(Input::Signal(Ttou))),
-            12 => self.later(soon, Event::Input(Input::Signal(Winch))),
-            13 if self.random.one_in(4) => self.later(soon, Event::Input(Input::Signal(Term))),
-            14 if self.random.one_in(4) => self.later(soon, Event::Input(Input::Signal(Int))),
-            15 if self.stop_asked => self.later(soon, Event::Input(Input::Signal(Quit))),
-            16 => self.later(soon, Event::Input(Input::Exited { pid: 9999, exit: Exit::Code(0) })),
-            17 => self.later(soon, Event::Input(Input::Ready { pid: 9999 })),
-            18 => self.later(soon, Event::Input(Input::Deadline)),
-            19 if self.random.one_in(3) => self.leap(),
+            0..=2 => self.later(soon, Event::Input(Input::Signal(Ttin))),
+            3..=5 => self.later(soon, Event::Input(Input::Signal(Ttou))),
+            6 if self.random.one_in(3) => self.later(soon, Event::Input(Input::Signal(Winch))),
+            7 if self.impatient => self.later(soon, Event::Input(Input::Signal(Term))),
+            8 if self.impatient => self.later(soon, Event::Input(Input::Signal(Int))),
+            9 if self.impatient => self.later(soon, Event::Input(Input::Signal(Quit))),
+            10..=13 if self.stop_asked => self.later(soon, Event::Input(Input::Signal(Int))),
+            14 => self.later(soon, Event::Input(Input::Exited { pid: 9999, exit: Exit::Code(0) })),
+            15 => self.later(soon, Event::Input(Input::Ready { pid: 9999 })),
+            16 => self.later(soon, Event::Input(Input::Deadline)),
+            17 if self.random.one_in(3) => self.leap(),
             20..=29 => self.doom(),
             _ => {}
         }
@@ -240,7 +248,7 @@ impl World {
     /// Answers a spawn: with a failure, or with a process and its fate.
     fn answer(&mut self, slot: u32) {
         self.open.retain(|open| *open != slot);
-        if !self.calm && self.random.one_in(6) {
+        if !self.calm && self.random.below(20) < self.cruelty {
             return self.input(Input::SpawnFailed { slot, error: "fork: no more processes".to_owned() });
         }
         self.serial += 1;
@@ -248,15 +256,16 @@ impl World {
         // The lowest free pid: they are used again as soon as they can be.
         let pid = (100..).find(|pid| !self.live.contains_key(pid)).unwrap();
         self.live.insert(pid, Process { serial, slot, told: false, ready: false, killed: false });
-        let fate = if self.calm { 9 } else { self.random.below(10) };
+        let good = self.calm || self.random.below(10) >= self.cruelty;
+        let (fate, soon) = (if good { 9 } else { self.random.below(5) }, 1 + self.random.below(200));
         match fate {
             0 => {}
-            1..=2 => self.later(self.random.clone().below(300), Event::Die(serial, Exit::Code(3))),
+            1..=2 => self.later(soon, Event::Die(serial, Exit::Code(3))),
             3..=4 => {
-                self.later(self.random.clone().below(100), Event::Boot(serial));
-                self.later(100 + self.random.clone().below(200), Event::Die(serial, Exit::Signal(6)));
+                self.later(soon, Event::Boot(serial));
+                self.later(soon + 50, Event::Die(serial, Exit::Signal(6)));
             }
-            _ => self.later(1 + self.random.clone().below(200), Event::Boot(serial)),
+            _ => self.later(soon, Event::Boot(serial)),
         }
         self.input(Input::Spawned { slot, pid });
     }
