@@ -287,8 +287,7 @@ mod tests {
     /// One slot per letter: `s`erving, `l`eaving (not wanted), `v`acant and wanted, `-` vacant and not wanted.
     fn pool(picture: &str) -> Children {
         let mut children = Children::new(u32::try_from(picture.len()).unwrap());
-        for (slot, letter) in children.slots_mut().zip(picture.chars()) {
-            let pid = 100 + slot.number.cast_signed();
+        for ((slot, letter), pid) in children.slots_mut().zip(picture.chars()).zip(100..) {
             slot.wanted = matches!(letter, 's' | 'v');
             slot.place = match letter {
                 's' => occupied(slot.number, pid, State::Serving),

@@ -28,9 +28,10 @@ mod tests;
 
 use std::time::Duration;
 
-use self::failure::{Death, Exit, Failure, Volume};
-use self::messages::{Action, Input, Plan, Signal, WorkerSignal};
-use self::notice::{Notice, StartFailed};
+use self::failure::Volume;
+pub(crate) use self::failure::{Death, Exit, Failure};
+pub(crate) use self::messages::{Action, Input, Plan, Signal, WorkerSignal};
+pub(crate) use self::notice::{Notice, StartFailed};
 use self::stop::Stop;
 use crate::board::Identity;
 use crate::master::children::{Child, Children, Life, Pid, Place, State};

@@ -76,9 +76,9 @@ impl Machine {
             Phase::Stopping(Stop { pace: Pace::Graceful { interrupts, .. }, .. }) if interrupt => {
                 *interrupts += 1;
                 if *interrupts > 1 {
-                    self.hurry(now, actions)
+                    self.hurry(now, actions);
                 } else {
-                    actions.push(Action::Say(Notice::InterruptAgain))
+                    actions.push(Action::Say(Notice::InterruptAgain));
                 }
             }
             Phase::Stopping(_) => actions.push(Action::Say(Notice::AlreadyStopping { signal })),

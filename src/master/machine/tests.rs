@@ -40,8 +40,7 @@ impl History {
     fn running(plan: Plan) -> Self {
         let mut history = Self::new(plan);
         history.start();
-        for slot in 0..plan.slots {
-            let pid = 100 + slot.cast_signed();
+        for (slot, pid) in (0..plan.slots).zip(100..) {
             history.spawned(slot, pid).ready(pid);
         }
         history.actions.clear();
