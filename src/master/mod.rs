@@ -1,1 +1,4 @@
 //! The master: supervises the workers, serves nobody.
+
+mod children;
+mod machine;

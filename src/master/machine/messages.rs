@@ -1,0 +1,140 @@
+//! What goes into the machine and what comes out of it: plain values, no behaviour.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::failure::{Death, Exit};
+use super::notice::Notice;
+use crate::master::children::Pid;
+
+/// What the machine is to keep up, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// How many workers there are to be.
+    pub(crate) slots: u32,
+    /// How many processes there may be at once, those on their way out included: the room on the scoreboard.
+    pub(crate) max_slots: u32,
+    /// Whether the number of workers may be changed: in a process pool only.
+    pub(crate) scalable: bool,
+    /// The longest pause between attempts that end before a worker is ready.
+    pub(crate) respawn_delay_max: Duration,
+    /// How long a worker may take until it is ready.
+    pub(crate) start_timeout: Duration,
+    /// How long a worker may take to finish what it does.
+    pub(crate) graceful_timeout: Duration,
+    /// How long the listener goes on accepting once a stop began; at least 200 ms whatever this says.
+    pub(crate) drain_delay: Duration,
+    /// Whether the master is in the foreground of a terminal, which sends WINCH whenever it is resized.
+    pub(crate) on_terminal: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// Everything is bound: fork.
+    Start,
+    /// A signal to the master.
+    Signal(Signal),
+    /// The answer to [`Action::Spawn`]: it forked.
+    Spawned {
+        /// The slot of the action.
+        slot: u32,
+        /// The new process.
+        pid: Pid,
+    },
+    /// The answer to [`Action::Spawn`]: it could not fork.
+    SpawnFailed {
+        /// The slot of the action.
+        slot: u32,
+        /// Operation and cause, for the log.
+        error: String,
+    },
+    /// The worker reported that it accepts connections.
+    Ready {
+        /// Its process.
+        pid: Pid,
+    },
+    /// A child was reaped. Pids that the machine did not spawn are nothing to it (orphans, as PID 1).
+    Exited {
+        /// The process that is no more.
+        pid: Pid,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// The instant of `next_deadline()` came. Last in a turn of the loop: after signals, reports and reaping, so that
+    /// nobody is killed for being late whose report lies there unread. Too early is harmless.
+    Deadline,
+}
+
+/// The signals to the master that the machine has an answer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// Stop gracefully.
+    Term,
+    /// Stop gracefully.
+    Quit,
+    /// Stop gracefully; said a second time, at once.
+    Int,
+    /// One worker more.
+    Ttin,
+    /// One worker fewer.
+    Ttou,
+    /// Retire all workers, keep master and listeners.
+    Winch,
+}
+
+/// What the effects layer is to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Fork a worker; answer with [`Input::Spawned`] or [`Input::SpawnFailed`] before anything else of it is reported.
+    Spawn {
+        /// Where it is to live.
+        slot: u32,
+        /// What it is to be forked from.
+        generation: u32,
+    },
+    /// Send a signal to a worker.
+    Signal {
+        /// Its process, which was not reaped yet.
+        pid: Pid,
+        /// Which signal.
+        signal: WorkerSignal,
+    },
+    /// Let go of what brings new connections: clear `TCP_DEFER_ACCEPT`, unlink the socket file, tell workers on the
+    /// scoreboard how long to go on accepting. Once, before every [`Action::Exit`].
+    BeginStop {
+        /// Workers accept until then, and on until the queue is empty.
+        accept_deadline: Duration,
+    },
+    /// Log a death, with the last request of the worker from the scoreboard.
+    Explain(Death),
+    /// Log anything else.
+    Say(Notice),
+    /// The end: no process is left, or none that can be ended.
+    Exit {
+        /// For the parent: 0 done, 1 a worker could not be ended, 3 no worker could boot.
+        code: i32,
+    },
+}
+
+/// What a worker is told by signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerSignal {
+    /// Drain and leave.
+    Term,
+    /// End now.
+    Kill,
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Term => "TERM",
+            Self::Quit => "QUIT",
+            Self::Int => "INT",
+            Self::Ttin => "TTIN",
+            Self::Ttou => "TTOU",
+            Self::Winch => "WINCH",
+        })
+    }
+}
