@@ -86,6 +86,8 @@ pub(crate) struct Loop {
     max_connections: usize,
     /// Leaving: accept until then, and further until the queue is empty.
     leave_at: Option<Duration>,
+    /// Leaving: cut off what is under way then.
+    give_up_at: Option<Duration>,
     board: Board,
     record: Record,
     env: Env,
@@ -119,6 +121,7 @@ impl Loop {
             next_turn: VecDeque::new(),
             max_connections: settings.max_connections,
             leave_at: None,
+            give_up_at: None,
             board,
             record,
             env: Env::new(handler, outbox, settings.limits, settings.body_in_memory, record, access),
@@ -152,11 +155,16 @@ impl Loop {
 
     /// Begins to leave: accepts for `window` more and then until the queue is empty, or, where that is zero, no
     /// more; answers what is asked with `Connection: close`, and is finished when the last connection is gone.
-    pub fn leave(&mut self, window: Duration) {
-        if self.leave_at.is_some() {
+    ///
+    /// After `patience`, if any is given, it is finished whatever is still under way. Said again, it can only make
+    /// it sooner.
+    pub fn leave(&mut self, window: Duration, patience: Option<Duration>) {
+        let now = self.env.now;
+        self.give_up_at = self.give_up_at.or(patience.map(|patience| now + patience));
+        if self.leave_at.is_some_and(|at| at <= now + window) {
             return;
         }
-        self.leave_at = Some(self.env.now + window);
+        self.leave_at = Some(now + window);
         self.env.draining = true;
         self.timers.timeouts.drain_timeout = if window.is_zero() { DRAIN_TIMEOUT } else { window };
         while let Some(index) = self.timers.oldest(Timer::KeepAlive) {
@@ -173,7 +181,8 @@ impl Loop {
     }
 
     fn is_finished(&self) -> bool {
-        self.listeners.is_empty() && self.leave_at.is_some() && self.table.is_empty()
+        let left = self.listeners.is_empty() && self.leave_at.is_some() && self.table.is_empty();
+        left || self.give_up_at.is_some_and(|at| at <= self.env.now)
     }
 
     fn wait(&mut self) -> io::Result<()> {
@@ -193,7 +202,7 @@ impl Loop {
         }
         let now = self.env.now;
         let accepting_until = self.leave_at.filter(|_| !self.listeners.is_empty());
-        let deadlines = [self.gate.next_deadline(), self.env.log_deadline(), accepting_until];
+        let deadlines = [self.gate.next_deadline(), self.env.log_deadline(), accepting_until, self.give_up_at];
         let until = |deadline: Duration| deadline.saturating_sub(now);
         deadlines.into_iter().flatten().map(until).chain(self.timers.next_timeout(now)).min()
     }

@@ -1,0 +1,67 @@
+//! Pipes between the master and its workers, and waiting for several descriptors.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{pipe2, read, write};
+
+/// A pipe, non-blocking and not for programs that are executed: its read end and its write end.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
+}
+
+/// What a pipe had to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Bytes(usize),
+    Nothing,
+    /// Every process that could write is gone.
+    End,
+}
+
+/// Reads without waiting.
+pub(crate) fn hear(read_end: &impl AsFd, buffer: &mut [u8]) -> Heard {
+    match read(read_end, buffer) {
+        Ok(0) => Heard::End,
+        Ok(n) => Heard::Bytes(n),
+        Err(_) => Heard::Nothing,
+    }
+}
+
+/// Writes a message of up to `PIPE_BUF` bytes, in one piece (pipe(7)); waits until there is room for it.
+pub(crate) fn tell(write_end: &impl AsFd, message: &[u8]) -> io::Result<()> {
+    loop {
+        match write(write_end, message) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EAGAIN) => wait_writable(write_end.as_fd())?,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until one of two descriptors can be read, a signal comes, or the time is over.
+pub(crate) fn wait(first: BorrowedFd<'_>, second: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    let mut watched = [PollFd::new(first, PollFlags::POLLIN), PollFd::new(second, PollFlags::POLLIN)];
+    match poll(&mut watched, timeout.map_or(PollTimeout::NONE, whole_millis)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Rounded up, so that a deadline is reached when the wait is over.
+fn whole_millis(timeout: Duration) -> PollTimeout {
+    let millis = timeout.as_nanos().div_ceil(1_000_000);
+    i32::try_from(millis).ok().and_then(|millis| PollTimeout::try_from(millis).ok()).unwrap_or(PollTimeout::MAX)
+}
