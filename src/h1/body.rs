@@ -133,8 +133,14 @@ impl Chunked {
             (Part::DataCr, b'\r') => Ok(Part::DataLf),
             (Part::DataLf, b'\n') => Ok(Part::Size(0)),
             (
-                Part::Size(_) | Part::Blank(_) | Part::Extension(_) | Part::SizeEnd | Part::Data | Part::DataCr
-                | Part::DataLf | Part::Trailers(_),
+                Part::Size(_)
+                | Part::Blank(_)
+                | Part::Extension(_)
+                | Part::SizeEnd
+                | Part::Data
+                | Part::DataCr
+                | Part::DataLf
+                | Part::Trailers(_),
                 _,
             ) => Err(Error::InvalidChunk),
         }

@@ -8,7 +8,7 @@ use http::StatusCode;
 /// A request that is not served. The sources are RFC 9110 (semantics) and RFC 9112 (HTTP/1.1) where a variant
 /// names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Error {
+pub(crate) enum Error {
     /// The first byte is that of a TLS handshake record (RFC 8446 section 5.1).
     TlsOnPlainPort,
     /// The method is empty, holds a byte that is no token character, or is not followed by one space.
@@ -67,7 +67,7 @@ pub enum Error {
 
 impl Error {
     /// The status of the answer that is sent before the connection is closed.
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::TlsOnPlainPort
             | Self::InvalidMethod

@@ -74,9 +74,7 @@ pub(super) fn parse(section: &Bytes, lines: usize) -> Result<HeaderMap, Error> {
         &mut on_heap[..]
     };
     match httparse::parse_headers(section, room) {
-        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
-            collect(section, fields)
-        }
+        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => collect(section, fields),
         // Anything else would be a disagreement with the scan, which found exactly one blank line.
         Ok(_) | Err(_) => Err(Error::InvalidField),
     }
@@ -87,8 +85,7 @@ fn collect(section: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::InvalidField)?;
         // The parser returns slices of `section`, which is what `slice_ref` demands.
-        let value = HeaderValue::from_maybe_shared(section.slice_ref(field.value))
-            .map_err(|_| Error::InvalidField)?;
+        let value = HeaderValue::from_maybe_shared(section.slice_ref(field.value)).map_err(|_| Error::InvalidField)?;
         map.try_append(name, value).map_err(|_| Error::TooManyFields)?;
     }
     Ok(map)

@@ -11,7 +11,7 @@ use super::{Error, Limits};
 
 /// The framing of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// No body: neither field, or a length of 0.
     Empty,
     /// So many bytes, never 0.
@@ -34,11 +34,7 @@ pub(super) fn framing(version: Version, headers: &HeaderMap, limits: &Limits) ->
 }
 
 /// The value of a field that may stand there once: equal copies are refused too, for a proxy may have read the other.
-fn only<'a>(
-    headers: &'a HeaderMap,
-    name: &http::HeaderName,
-    twice: Error,
-) -> Result<Option<&'a [u8]>, Error> {
+fn only<'a>(headers: &'a HeaderMap, name: &http::HeaderName, twice: Error) -> Result<Option<&'a [u8]>, Error> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (first, None) => Ok(first.map(http::HeaderValue::as_bytes)),
@@ -51,9 +47,8 @@ fn content_length(value: &[u8], max_body: u64) -> Result<Framing, Error> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Error::InvalidContentLength);
     }
-    let length = value.iter().try_fold(0_u64, |length, digit| {
-        length.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    });
+    let length =
+        value.iter().try_fold(0_u64, |length, digit| length.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
     match length {
         Some(0) => Ok(Framing::Empty),
         Some(length) if length <= max_body => Ok(Framing::Length(length)),
@@ -132,7 +127,19 @@ mod tests {
     fn only_chunked_alone_is_a_known_coding() {
         assert_eq!(coding("chunked"), Ok(Framing::Chunked));
         assert_eq!(coding("ChunKed"), Ok(Framing::Chunked));
-        for bad in ["", ",", "chunked,", ",chunked", "chunked, chunked", "chunked, gzip", "chunk ed", "\"chunked\"", "chunked;a=b", "chunked ;", ";"] {
+        for bad in [
+            "",
+            ",",
+            "chunked,",
+            ",chunked",
+            "chunked, chunked",
+            "chunked, gzip",
+            "chunk ed",
+            "\"chunked\"",
+            "chunked;a=b",
+            "chunked ;",
+            ";",
+        ] {
             assert_eq!(coding(bad), Err(Error::InvalidTransferEncoding), "{bad:?}");
         }
         for unknown in ["gzip", "gzip, chunked", "identity", "xchunked", "chunkedx", "gzip;q=1"] {

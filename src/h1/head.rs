@@ -9,7 +9,7 @@ use super::framing::{Framing, framing};
 use super::{Error, Limits, TOKEN, fields, target};
 
 /// The longest method that is read, in bytes; a longer one is answered with 501.
-pub const MAX_METHOD: usize = 32;
+pub(crate) const MAX_METHOD: usize = 32;
 
 /// What follows the blank after the target: `HTTP/1.1` and CR LF.
 const VERSION_LINE: usize = 10;
@@ -19,7 +19,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// One request head. All of it but the names of uncommon fields is slices of one buffer.
 #[derive(Debug)]
-pub struct Head {
+pub(crate) struct Head {
     /// The method, case-sensitive; any token of at most [`MAX_METHOD`] bytes, never `CONNECT`.
     pub method: Method,
     /// The request-target as it was sent.

@@ -33,16 +33,17 @@ use std::ops::Range;
 
 use http::HeaderMap;
 
-pub use encode::{
+pub(crate) use encode::{
     BodyLength, CHUNK_END, CONTINUE, LAST_CHUNK, Plan, Transfer, encode_chunk_head, encode_head, plan,
 };
-pub use error::Error;
-pub use framing::Framing;
-pub use head::{Head, MAX_METHOD};
+pub(crate) use error::Error;
+pub(crate) use framing::Framing;
+pub(crate) use head::{Head, MAX_METHOD};
 
 /// What a request may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+#[allow(clippy::struct_field_names)] // these are the names of the options
+pub(crate) struct Limits {
     /// The longest request-target, in bytes. More is 414. A target of 64 KiB or more is refused whatever this says.
     pub max_uri: usize,
     /// The longest field section with its blank line, in bytes; the same again for trailers. More is 431.
@@ -55,7 +56,7 @@ pub struct Limits {
 
 impl Limits {
     /// The most bytes that a receiver can leave unconsumed and still need more: a buffer larger than this never fills up.
-    pub const fn max_unconsumed(&self) -> usize {
+    pub(crate) const fn max_unconsumed(&self) -> usize {
         const REQUEST_LINE: usize = MAX_METHOD + " ".len() + " HTTP/1.1\r\n".len();
         REQUEST_LINE.saturating_add(self.max_uri).saturating_add(self.max_header_bytes)
     }
@@ -64,7 +65,7 @@ impl Limits {
 /// What a [`Receiver`] found.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // a box would cost each request an allocation; an event lives for one match
-pub enum Event {
+pub(crate) enum Event {
     /// Nothing more can be said without more bytes.
     NeedMore,
     /// A request began.
@@ -80,7 +81,7 @@ pub enum Event {
 
 /// Reads the requests of one connection, one after the other. Keeps positions, never bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     state: State,
 }
 
@@ -92,12 +93,12 @@ enum State {
 
 impl Receiver {
     /// A receiver at the start of a request.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { state: State::Head(head::Scan::new()) }
     }
 
     /// Whether nothing of a request was seen yet, not even a blank line before it: the receiver is as new.
-    pub const fn is_idle(&self) -> bool {
+    pub(crate) const fn is_idle(&self) -> bool {
         match &self.state {
             State::Head(scan) => scan.is_new(),
             State::Body(_) => false,
@@ -107,7 +108,7 @@ impl Receiver {
     /// Reads from the start of `input`: how many of its bytes are done with, and what they gave. Call again with
     /// what is left of them; after [`Event::NeedMore`], with what is left and more behind it. After
     /// [`Event::End`] the next call begins the next request. After an error there is no next call.
-    pub fn receive(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, Event), Error> {
+    pub(crate) fn receive(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, Event), Error> {
         match &mut self.state {
             State::Head(scan) => {
                 let found = scan.advance(input, limits)?;

@@ -40,9 +40,8 @@ pub(super) fn parse(method: &Method, target: &Bytes) -> Result<Uri, Error> {
 }
 
 fn is_absolute(target: &[u8]) -> bool {
-    let starts_with = |scheme: &[u8]| {
-        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    };
+    let starts_with =
+        |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     starts_with(b"http://") || starts_with(b"https://")
 }
 
@@ -99,8 +98,33 @@ mod tests {
             assert!(is_host(good.as_bytes()), "{good}");
         }
         for bad in [
-            "", ":80", "a:b", "a:65536", "a:-1", "a:80:80", "u@a", "a b", "a/b", "a?b", "a#b", "[::1", "::1", "[::1]x",
-            "[]", "[a]", "[v1.a]", "[fe80::1%25eth0]", "x[::1]", "%4", "%zz", "a\tb", "a]", "]", "é", "a\\b", "<a>",
+            "",
+            ":80",
+            "a:b",
+            "a:65536",
+            "a:-1",
+            "a:80:80",
+            "u@a",
+            "a b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[]",
+            "[a]",
+            "[v1.a]",
+            "[fe80::1%25eth0]",
+            "x[::1]",
+            "%4",
+            "%zz",
+            "a\tb",
+            "a]",
+            "]",
+            "é",
+            "a\\b",
+            "<a>",
         ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
@@ -125,8 +149,24 @@ mod tests {
     #[test]
     fn other_forms_are_refused() {
         for target in [
-            "*", "a", "a.example:80", "a/b", "ftp://a/b", "http:/a", "http://", "http:///a", "http://u@a/", "http://u:p@a/",
-            "http://a:b/", "http://:80/", "http://[::1/", "file:///etc/passwd", "mailto:a", "?a", "/a\\b", "/`",
+            "*",
+            "a",
+            "a.example:80",
+            "a/b",
+            "ftp://a/b",
+            "http:/a",
+            "http://",
+            "http:///a",
+            "http://u@a/",
+            "http://u:p@a/",
+            "http://a:b/",
+            "http://:80/",
+            "http://[::1/",
+            "file:///etc/passwd",
+            "mailto:a",
+            "?a",
+            "/a\\b",
+            "/`",
         ] {
             assert_eq!(path(&Method::GET, target), Err(Error::InvalidTarget), "{target}");
         }
