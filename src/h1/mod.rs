@@ -147,3 +147,9 @@ const TOKEN: [bool; 256] = {
 fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
+
+impl Default for Receiver {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -63,6 +63,16 @@ impl AsFd for Signals {
     }
 }
 
+/// A write to a pipe or socket without a reader, or beyond a limit of the size of files, is an error of the write and
+/// does not end the process.
+pub(crate) fn ignore_write_failures() -> io::Result<()> {
+    for signal in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn)? };
+    }
+    Ok(())
+}
+
 fn new_pipe() -> io::Result<OwnedFd> {
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     WRITE_END.store(write_end.into_raw_fd(), Ordering::SeqCst);

@@ -26,11 +26,11 @@ pub(crate) struct Birth<'a> {
     pub settings: Settings,
     pub factory: &'a Factory,
     /// Signals to this process.
-    pub signals: Signals,
+    pub signals: &'a Signals,
     /// Ends when the master does.
-    pub master_lives: OwnedFd,
+    pub master_lives: &'a OwnedFd,
     /// Takes the report that this worker is ready.
-    pub reports: OwnedFd,
+    pub reports: &'a OwnedFd,
     pub board: Board,
     pub record: Record,
     pub access_log: Sink,
@@ -68,7 +68,7 @@ fn serve(birth: Birth<'_>) -> Result<(), String> {
         .and_then(|serving| serving.watch(master_lives.as_fd()).map(|()| serving))
         .map_err(|why| format!("cannot start the loop: {why}"))?;
     record.open(identity.pid);
-    pipe::tell(&birth.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
+    pipe::tell(birth.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
     loop {
         match serving.turn().map_err(|why| format!("the loop cannot go on: {why}"))? {
             Turn::Served => {}
@@ -77,7 +77,7 @@ fn serve(birth: Birth<'_>) -> Result<(), String> {
                 if signals.take().into_iter().any(asks_to_leave) {
                     serving.leave(board.stopping().unwrap_or_default(), None);
                 }
-                if pipe::hear(&master_lives, &mut [0]) == Heard::End {
+                if pipe::hear(master_lives, &mut [0]) == Heard::End {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     serving.leave(Duration::ZERO, Some(birth.graceful_timeout));
                 }

@@ -1,0 +1,240 @@
+//! Does what the machine decides: forks, signals, speaks. The only place that forks workers.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::machine::{Action, Death, Exit, Input, WorkerSignal};
+use crate::board::{Board, Identity, Record};
+use crate::config::{AccessFormat, Config};
+use crate::h1;
+use crate::listen::Listener;
+use crate::log::access::Format;
+use crate::log::sink::Sink;
+use crate::serve::Settings;
+use crate::sys;
+use crate::sys::pipe::{self, Heard};
+use crate::sys::process;
+use crate::sys::signal::{Signal, Signals};
+use crate::worker::{self, Birth, Factory};
+
+/// A pool can be scaled up to so many workers, or to twice what it began with.
+const ROOM_FOR_WORKERS: u32 = 64;
+
+/// Descriptors of a worker that are no connections: listeners, logs, pipes, files that are being sent.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// The exit code of a worker that could not even begin.
+const CANNOT_LIVE: i32 = 1;
+
+/// All that is needed to supervise a site.
+pub(crate) struct Setup {
+    pub config: Config,
+    /// How many workers the mode has.
+    pub workers: u32,
+    /// Whether the mode lets their number change.
+    pub scalable: bool,
+    pub listeners: Vec<Listener>,
+    pub factory: Box<Factory>,
+    pub access_log: Sink,
+}
+
+impl Setup {
+    pub fn max_slots(&self) -> u32 {
+        if self.scalable { ROOM_FOR_WORKERS.max(self.workers.saturating_mul(2)) } else { self.workers }
+    }
+}
+
+/// What the master holds of the world.
+pub(super) struct Effects {
+    setup: Setup,
+    settings: Settings,
+    signals: Signals,
+    board: Board,
+    /// Workers report here that they are ready: the read end and the write end.
+    reports: (OwnedFd, OwnedFd),
+    /// Ends, for the workers that read it, when the master is gone: nothing is ever written.
+    lives: OwnedFd,
+    /// Its write end, which only the master holds.
+    lives_as_long: Option<OwnedFd>,
+    /// How many requests dead workers had answered.
+    served: u64,
+    cut_off: u64,
+}
+
+impl Effects {
+    pub fn new(setup: Setup, signals: Signals) -> io::Result<Self> {
+        let board = Board::new(setup.max_slots())?;
+        let settings = settings(&setup.config);
+        let (reports, (lives, lives_as_long)) = (pipe::pipe()?, pipe::pipe()?);
+        let lives_as_long = Some(lives_as_long);
+        Ok(Self { setup, settings, signals, board, reports, lives, lives_as_long, served: 0, cut_off: 0 })
+    }
+
+    /// Does it, and says what became of it where the machine needs to know.
+    pub fn perform(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::Spawn { slot, generation } => return Some(self.spawn(slot, generation)),
+            Action::Signal { pid, signal } => send(pid, signal),
+            Action::BeginStop { accept_deadline } => self.begin_stop(accept_deadline),
+            Action::Explain(death) => self.explain(&death),
+            Action::Say(notice) => log::log!(notice.level(), "{notice}"),
+            Action::Exit { .. } => self.report(),
+        }
+        None
+    }
+
+    /// Waits until something has happened, or the deadline has come.
+    pub fn wait(&self, deadline: Option<Duration>) -> io::Result<()> {
+        let timeout = deadline.map(|deadline| deadline.saturating_sub(sys::clock::monotonic()));
+        pipe::wait(self.signals.as_fd(), self.reports.0.as_fd(), timeout)
+    }
+
+    /// The signals that have come.
+    pub fn signals(&self) -> Vec<Signal> {
+        self.signals.take()
+    }
+
+    /// The workers that have become ready.
+    pub fn reports(&self) -> Vec<i32> {
+        let (mut pids, mut buffer) = (Vec::new(), [0; 256]);
+        // Reports are written whole, and the buffer holds a whole number of them.
+        while let Heard::Bytes(n) = pipe::hear(&self.reports.0, &mut buffer) {
+            let whole = buffer[..n].chunks_exact(size_of::<i32>());
+            pids.extend(whole.filter_map(|pid| pid.try_into().ok().map(i32::from_ne_bytes)));
+        }
+        pids
+    }
+
+    fn spawn(&mut self, slot: u32, generation: u32) -> Input {
+        self.board.record(slot, generation).clear();
+        match process::fork_child(|| self.be_born(slot, generation)) {
+            Ok(pid) => Input::Spawned { slot, pid },
+            Err(cause) => Input::SpawnFailed { slot, error: format!("fork: {cause}") },
+        }
+    }
+
+    /// In the child, which has a copy of everything the master has.
+    fn be_born(&mut self, worker: u32, generation: u32) -> i32 {
+        self.lives_as_long = None;
+        if let Err(cause) = self.signals.separate_in_child() {
+            log::error!("worker={worker}: cannot receive signals: {cause}");
+            return CANNOT_LIVE;
+        }
+        let config = &self.setup.config;
+        worker::live(Birth {
+            identity: Identity { worker, generation, pid: process::pid() },
+            listeners: std::mem::take(&mut self.setup.listeners),
+            settings: self.settings,
+            factory: &*self.setup.factory,
+            signals: &self.signals,
+            master_lives: &self.lives,
+            reports: &self.reports.1,
+            board: self.board,
+            record: self.board.record(worker, generation),
+            access_log: self.setup.access_log.clone(),
+            access_format: format(*config.log.access_format),
+            graceful_timeout: *config.supervisor.graceful_timeout,
+        })
+    }
+
+    fn begin_stop(&self, accept_deadline: Duration) {
+        self.board.set_stopping(accept_deadline.saturating_sub(sys::clock::monotonic()));
+        for listener in &self.setup.listeners {
+            if let Err(cause) = listener.stop_deferring() {
+                log::error!("{listener}: cannot clear TCP_DEFER_ACCEPT: {cause}; waiting clients may be lost");
+            }
+            listener.remove_file();
+        }
+    }
+
+    /// A death, its reason if the worker could say it, and what it was doing.
+    fn explain(&mut self, death: &Death) {
+        let record = self.board.record(death.worker.worker, death.worker.generation);
+        record.close();
+        self.served += record.served();
+        self.cut_off += record.running();
+        log::log!(death.level(), "{death}{}", Circumstances { death, record });
+    }
+
+    /// The end: how many requests there were.
+    fn report(&self) {
+        let (served, cut_off) = (self.served, self.cut_off);
+        log::info!("{served} requests were answered, {cut_off} were cut off");
+    }
+}
+
+/// What the scoreboard tells of a dead worker.
+struct Circumstances<'a> {
+    death: &'a Death,
+    record: Record,
+}
+
+impl fmt::Display for Circumstances<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { death, record } = self;
+        if death.as_asked() {
+            return write!(f, "; it answered {} requests", record.served());
+        }
+        if let (Exit::Code(_), Some(words)) = (death.exit, record.last_words()) {
+            write!(f, "; its last words: {words}")?;
+        }
+        match (record.last_request(), record.running()) {
+            (None, _) => write!(f, "; it had no request yet"),
+            (Some(request), 0) => write!(f, "; its last request, which it had answered: {request}"),
+            (Some(request), running) => write!(f, "; {running} requests were cut off, the last of them: {request}"),
+        }
+    }
+}
+
+fn send(pid: i32, signal: WorkerSignal) {
+    let signal = match signal {
+        WorkerSignal::Term => Signal::SIGTERM,
+        WorkerSignal::Kill => Signal::SIGKILL,
+    };
+    if let Err(cause) = process::signal(pid, signal) {
+        log::error!("cannot send {signal} to pid={pid}: {cause}");
+    }
+}
+
+const fn format(format: AccessFormat) -> Format {
+    match format {
+        AccessFormat::Combined => Format::Combined,
+        AccessFormat::Json => Format::Json,
+    }
+}
+
+/// The loop's settings, within what the machine allows.
+fn settings(config: &Config) -> Settings {
+    let limits = &config.limits;
+    let wanted = *limits.max_connections;
+    let max_connections = match sys::limits::raise_descriptors() {
+        Ok(descriptors) => {
+            usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1)).unwrap_or(wanted).min(wanted)
+        }
+        Err(cause) => {
+            log::warn!("cannot raise the limit of open files: {cause}");
+            wanted
+        }
+    };
+    if max_connections < wanted {
+        log::warn!(
+            "maxConnections={wanted} is more than the limit of open files allows: {max_connections} it is (ulimit -n)"
+        );
+    }
+    Settings {
+        limits: h1::Limits {
+            max_uri: *limits.max_uri,
+            max_header_bytes: *limits.max_header_bytes,
+            max_headers: *limits.max_headers,
+            max_body: *limits.max_body,
+        },
+        body_in_memory: *limits.body_in_memory,
+        max_connections,
+        header_timeout: *limits.header_timeout,
+        body_timeout: *limits.body_timeout,
+        write_timeout: *limits.write_timeout,
+        keep_alive_timeout: *limits.keep_alive_timeout,
+    }
+}
