@@ -3,7 +3,12 @@
 
 mod body;
 mod exchange;
+mod files;
 pub(crate) mod pages;
+mod routes;
+#[cfg(test)]
+pub(crate) mod testing;
+mod welcome;
 
 use std::sync::Arc;
 
