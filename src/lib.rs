@@ -24,8 +24,8 @@ mod sys;
 mod worker;
 
 pub use board::Identity;
-pub use cli::cli_main;
+pub use cli::{cli_main, serve_app};
 pub use config::{
     AccessFormat, Config, Files, Limits, Log, LogTarget, Mode, Origin, Server, Setting, StaticContent, Supervisor,
 };
-pub use site::{Body, Client, Exchange, Handler, Request, RequestBody, Responder, Response, quick};
+pub use site::{Body, Client, Exchange, Handler, Request, RequestBody, Responder, Response, Trailers, quick};

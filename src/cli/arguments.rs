@@ -91,11 +91,11 @@ fn flag(row: &'static Row, heading: &'static str) -> Arg {
         .help_heading(heading)
 }
 
-/// The configuration of a process that takes exactly the arguments of `regrow serve`; `args` begin with its own name.
-pub(crate) fn serve_config(args: impl IntoIterator<Item = OsString>) -> Result<Config, CliExit> {
+/// The configuration, and what is worth knowing about it, of a process that takes exactly the arguments of `regrow serve`; `args` begin with its own name.
+pub(super) fn serve_config(args: impl IntoIterator<Item = OsString>) -> Result<(Config, Vec<String>), CliExit> {
     // clap shows the process's own name, the first argument, in place of this one.
     let matches = serve_arguments(Command::new("serve")).try_get_matches_from(args)?;
-    settle(&matches).map(|(config, _)| config)
+    settle(&matches)
 }
 
 /// The configuration and what is worth knowing about it, or every mistake in it and around it.

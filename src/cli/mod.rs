@@ -18,7 +18,7 @@ use std::{
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-pub(crate) use arguments::serve_config;
+pub use serve::serve_app;
 
 /// Runs the command that the arguments of the process ask for.
 pub fn cli_main() -> ExitCode {

@@ -1,18 +1,139 @@
-//! `regrow serve`: runs the site until it is told to stop.
+//! `regrow serve`, and what an application with a site of its own runs: the site, until it is told to stop.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::{CliExit, arguments};
-use crate::config::Config;
+use super::{CliExit, Status, arguments};
+use crate::board::Identity;
+use crate::config::{Config, LogTarget, Mode};
+use crate::listen::{self, Address, Listener};
+use crate::log;
+use crate::log::sink::{Sink, Target};
+use crate::master::{self, Setup};
+use crate::site::Handler;
+use crate::site::files::{Folder, Options};
+use crate::site::routes::Routes;
+use crate::site::welcome::Welcome;
+use crate::sys;
+use crate::worker::Factory;
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
     match arguments::settle(matches) {
-        Ok((config, _notes)) => serve(config),
+        Ok((config, notes)) => {
+            let site = config.clone();
+            serve(config, &notes, Box::new(move |identity| build_site(&site, identity)))
+        }
         Err(exit) => exit,
     }
 }
 
-// INTEGRATOR: the one call that is missing; it runs the master on `config`.
-fn serve(_config: Config) -> CliExit {
-    CliExit::done("serve")
+/// Runs an application: a master and workers that answer with the handler that `site` builds in each worker, after the
+/// fork. The options of `regrow serve` are taken from the command line, the environment and `-c FILE`.
+///
+/// Returns when the server has stopped; the exit code says how.
+pub fn serve_app<H, F>(site: F) -> ExitCode
+where
+    H: Handler,
+    F: Fn(&Identity) -> Result<H, Box<dyn Error>> + 'static,
+{
+    serve_with(std::env::args_os(), Box::new(move |identity| Ok(Box::new(site(identity)?)))).finish()
+}
+
+fn serve_with(args: impl IntoIterator<Item = OsString>, factory: Box<Factory>) -> CliExit {
+    match arguments::serve_config(args) {
+        Err(exit) => exit,
+        Ok((config, _)) if !config.static_content.is_empty() => CliExit::usage(format!(
+            "{}: this application has a site of its own; leave the folder out",
+            config.static_content[0].origin
+        )),
+        Ok((config, notes)) => serve(config, &notes, factory),
+    }
+}
+
+fn serve(config: Config, notes: &[String], factory: Box<Factory>) -> CliExit {
+    match prepare(config, notes, factory) {
+        Err(why) => CliExit::failed(format!("regrow: {why}")),
+        Ok(setup) => match master::run(setup) {
+            Ok(0) => CliExit::new(Status::Done),
+            Ok(3) => CliExit::new(Status::Boot),
+            Ok(_) => CliExit::new(Status::Failed),
+            Err(why) => CliExit::failed(format!("regrow: the master cannot go on: {why}")),
+        },
+    }
+}
+
+/// Opens the logs and the listening sockets.
+fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Setup, String> {
+    let error_log = Sink::open(&target(&config.log.error_log)).map_err(|why| format!("errorLog: {why}"))?;
+    let access_log = Sink::open(&target(&config.log.access_log)).map_err(|why| format!("accessLog: {why}"))?;
+    log::error::set_identity(format_args!("master pid={}", sys::process::pid()));
+    if log::error::init(error_log, *config.log.level).is_err() {
+        ::log::info!("the application logs by itself; errorLog and level are not used");
+    }
+    log::error::install_panic_hook(|_| {});
+    let listeners = listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
+    let (workers, scalable) = match config.mode() {
+        Mode::Single => (1, false),
+        Mode::ProcessPool(workers) => (workers, true),
+    };
+    announce(&config, &listeners, notes);
+    Ok(Setup { config, workers, scalable, listeners, factory, access_log })
+}
+
+fn announce(config: &Config, listeners: &[Listener], notes: &[String]) {
+    let site =
+        config.static_content.iter().map(|content| format!("{} from {}", content.prefix, content.folder.display()));
+    let site = site.collect::<Vec<_>>().join(", ");
+    let addresses = listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    let version = env!("CARGO_PKG_VERSION");
+    match config.mode() {
+        Mode::Single => {
+            ::log::info!("regrow {version}: one worker (for development; set processPool=n for production)")
+        }
+        Mode::ProcessPool(workers) => ::log::info!("regrow {version}: a pool of {workers} workers"),
+    }
+    if !site.is_empty() {
+        ::log::info!("serving {site}");
+    }
+    ::log::info!("listening on {addresses}");
+    for note in notes {
+        ::log::warn!("{note}");
+    }
+}
+
+/// The site that the configuration describes, in one worker.
+fn build_site(config: &Config, identity: &Identity) -> Result<Box<dyn Handler>, Box<dyn Error>> {
+    if config.static_content.is_empty() {
+        return Ok(Box::new(Welcome::new(*identity)));
+    }
+    let mut folders = Vec::new();
+    for content in &config.static_content {
+        let options = Options {
+            index: config.files.index.value.clone(),
+            dotfiles: *config.files.dotfiles,
+            follow_symlinks: *config.files.follow_symlinks,
+        };
+        folders.push((content.prefix.clone(), Folder::open(&content.folder, options)?));
+    }
+    Ok(Box::new(Routes::new(folders)))
+}
+
+fn address(config: &Config) -> Address {
+    let server = &config.server;
+    match &*server.socket_file {
+        Some(path) => Address::Unix { path: path.clone(), mode: *config.supervisor.socket_file_mode },
+        None => Address::Tcp { host: server.socket_host.value.clone(), port: *server.socket_port },
+    }
+}
+
+fn target(target: &LogTarget) -> Target {
+    match target {
+        LogTarget::File(path) => Target::File(path.clone()),
+        LogTarget::Stdout => Target::Stdout,
+        LogTarget::Stderr => Target::Stderr,
+        LogTarget::Off => Target::Off,
+    }
 }

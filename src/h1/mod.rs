@@ -38,7 +38,7 @@ pub(crate) use encode::{
 };
 pub(crate) use error::Error;
 pub(crate) use framing::Framing;
-pub(crate) use head::{Head, MAX_METHOD};
+pub(crate) use head::Head;
 
 /// What a request may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +54,12 @@ pub(crate) struct Limits {
     pub max_body: u64,
 }
 
+#[cfg(test)]
 impl Limits {
-    /// The most bytes that a receiver can leave unconsumed and still need more: a buffer larger than this never fills up.
+    /// The most bytes that a receiver can leave unconsumed and still need more.
     pub(crate) const fn max_unconsumed(&self) -> usize {
-        const REQUEST_LINE: usize = MAX_METHOD + " ".len() + " HTTP/1.1\r\n".len();
-        REQUEST_LINE.saturating_add(self.max_uri).saturating_add(self.max_header_bytes)
+        const REQUEST_LINE: usize = head::MAX_METHOD + " ".len() + " HTTP/1.1\r\n".len();
+        REQUEST_LINE + self.max_uri + self.max_header_bytes
     }
 }
 

@@ -83,7 +83,7 @@ fn one_blank_line_before_a_request_is_let_pass() {
 
 #[test]
 fn a_method_ends_within_its_limit() {
-    let longest = "M".repeat(MAX_METHOD);
+    let longest = "M".repeat(head::MAX_METHOD);
     assert_eq!(error(format!("{longest} / HTTP/1.1\r\nHost: a\r\n\r\n")), None);
     assert_eq!(error(format!("{longest}M")), Some(Error::MethodTooLong));
     assert_eq!(error(longest), None);
@@ -274,7 +274,7 @@ fn forbidden_trailers_are_refused() {
 fn no_unconsumed_rest_outgrows_its_bound() {
     // `replay` asserts it for every case; here the bound is reached.
     let limits = Limits { max_uri: 10, max_header_bytes: 50, ..LIMITS };
-    let method = "M".repeat(MAX_METHOD);
+    let method = "M".repeat(head::MAX_METHOD);
     let longest = format!("{method} /123456789 HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(38));
     assert_eq!(longest.len(), limits.max_unconsumed());
     assert_eq!(error_under(&longest, &limits), None);

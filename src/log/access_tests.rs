@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::board::Identity;
 use crate::log::can_forge;
 use crate::log::sink::Target;
 use crate::sys::log_fd;

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 
 use super::connection::{Connection, Ending, Flight, Phase, Underway};
 use super::env::Env;
@@ -13,7 +13,7 @@ use super::send::Sent;
 use super::stored;
 use super::timers::Timer;
 use crate::h1::{self, Event};
-use crate::site::{Exchange, ExchangeKey, RequestBody, pages};
+use crate::site::{Exchange, ExchangeKey, RequestBody, Trailers, pages};
 use crate::sys;
 
 /// What a connection may receive and send in one turn; then it is another's.
@@ -184,7 +184,7 @@ impl<'a> Drive<'a> {
                     self.refuse_body(&error);
                 }
             }
-            Event::End { .. } => self.dispatch(),
+            Event::End { trailers } => self.dispatch(trailers),
         }
     }
 
@@ -210,7 +210,7 @@ impl<'a> Drive<'a> {
     }
 
     /// The request is complete: lets the site answer it.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self, trailers: HeaderMap) {
         let Some(head) = self.flight.head.take() else { return };
         let body = match self.flight.body.finish() {
             Ok(body) => body,
@@ -218,7 +218,10 @@ impl<'a> Drive<'a> {
         };
         let key = ExchangeKey { index: self.index, serial: self.env.next_serial() };
         let mut underway = self.underway(&head, key.serial);
-        let request = into_request(head, body);
+        let mut request = into_request(head, body);
+        if !trailers.is_empty() {
+            request.extensions_mut().insert(Trailers(trailers));
+        }
         underway.may_block = self.env.handler.may_block(&request);
         let may_block = underway.may_block;
         self.env.record.begin_request(underway.method.as_str(), &underway.target, &self.connection.client);

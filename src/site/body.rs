@@ -170,6 +170,10 @@ impl RequestBody {
     }
 }
 
+/// The trailer fields of a chunked request, in its extensions where it has some (RFC 9112 section 7.1.2).
+#[derive(Clone, Debug)]
+pub struct Trailers(pub http::HeaderMap);
+
 impl From<Bytes> for RequestBody {
     fn from(bytes: Bytes) -> Self {
         Self(Stored::Memory(bytes))

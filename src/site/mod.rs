@@ -3,11 +3,16 @@
 
 mod body;
 mod exchange;
+pub(crate) mod files;
 pub(crate) mod pages;
+pub(crate) mod routes;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod welcome;
 
 use std::sync::Arc;
 
-pub use body::{Body, RequestBody};
+pub use body::{Body, RequestBody, Trailers};
 pub(crate) use body::{BodyStream, FileRange, Payload};
 pub use exchange::{Client, Exchange, Responder};
 pub(crate) use exchange::{Delivery, ExchangeKey, Outbox};

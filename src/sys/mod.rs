@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod limits;
 pub(crate) mod log_fd;
+pub(crate) mod open_beneath;
 pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod shared;

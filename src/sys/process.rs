@@ -76,8 +76,3 @@ pub(crate) fn signal(pid: i32, signal: Signal) -> io::Result<()> {
 pub(crate) fn pid() -> i32 {
     Pid::this().as_raw()
 }
-
-/// A signal's name, such as `SIGKILL`.
-pub(crate) fn signal_name(number: i32) -> &'static str {
-    Signal::try_from(number).map_or("an unknown signal", Signal::as_str)
-}

@@ -1,0 +1,332 @@
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::site::Payload;
+use crate::site::testing::{answer, body, field, get, text};
+
+const BOTH: [Confinement; 2] = [Confinement::Beneath, Confinement::BeneathByWalk];
+
+/// A folder `root` to be served, with `secret` outside it.
+struct Site {
+    dir: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let site = Self { dir: tempfile::tempdir().unwrap() };
+        site.write("secret", "secret");
+        site.write("root/index.html", "home");
+        site.write("root/docs/index.html", "docs");
+        site.write("root/docs/a b.txt", "text");
+        site.write("root/.hidden", "hidden");
+        site.write("root/.git/config", "hidden");
+        fs::create_dir(site.path("root/bare")).unwrap();
+        site
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn folder(&self, confinement: Confinement) -> Folder {
+        Folder::open_confined(&self.path("root"), options(), confinement).unwrap()
+    }
+
+    /// What both ways of opening answer.
+    fn statuses(&self, target: &str) -> [u16; 2] {
+        BOTH.map(|confinement| get(&self.folder(confinement), target).status().as_u16())
+    }
+}
+
+fn options() -> Options {
+    Options { index: vec!["index.html".into(), "index.htm".into()], dotfiles: false, follow_symlinks: false }
+}
+
+#[test]
+fn files_and_indexes_are_served_with_their_fields() {
+    let site = Site::new();
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    File::options().append(true).open(site.path("root/index.html")).unwrap().set_modified(modified).unwrap();
+    for confinement in BOTH {
+        let response = get(&site.folder(confinement), "/");
+        assert_eq!(response.status(), 200);
+        assert_eq!(field(&response, "content-type"), "text/html; charset=utf-8");
+        assert_eq!(field(&response, "last-modified"), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(text(response), "home");
+        assert_eq!(text(get(&site.folder(confinement), "/index.html?x=/../")), "home");
+        let response = get(&site.folder(confinement), "/docs/a%20b.txt");
+        assert_eq!(field(&response, "content-type"), "text/plain; charset=utf-8");
+        assert_eq!(text(response), "text");
+    }
+}
+
+#[test]
+fn later_index_serves_where_the_first_is_missing() {
+    let site = Site::new();
+    site.write("root/old/index.htm", "old");
+    fs::create_dir(site.path("root/old/index.html")).unwrap();
+    for confinement in BOTH {
+        assert_eq!(text(get(&site.folder(confinement), "/old/")), "old");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_answered_by_the_table() {
+    let site = Site::new();
+    let long = format!("/{}", "x".repeat(300));
+    let deep = "/x".repeat(3000);
+    let table = [
+        ("/missing", 404),
+        ("/missing/", 404),
+        ("/docs/missing.html", 404),
+        ("/index.html/", 404),
+        ("/index.html/x", 404),
+        ("/bare/", 403),
+        ("/.hidden", 404),
+        ("/.git/config", 404),
+        ("/.git/", 404),
+        ("/docs/%2e%2e%2findex.html", 404),
+        ("/../secret", 400),
+        ("/docs/../../secret", 400),
+        ("/%00", 400),
+        (&long, 404),
+        (&deep, 404),
+    ];
+    for (target, status) in table {
+        assert_eq!(site.statuses(target), [status; 2], "{target}");
+    }
+}
+
+#[test]
+fn dotfiles_are_served_where_allowed() {
+    let site = Site::new();
+    let folder = Folder::open(&site.path("root"), Options { dotfiles: true, ..options() }).unwrap();
+    assert_eq!(text(get(&folder, "/.hidden")), "hidden");
+    assert_eq!(text(get(&folder, "/.git/config")), "hidden");
+    assert_eq!(get(&folder, "/..").status(), 400);
+}
+
+#[test]
+fn folder_without_slash_is_redirected_on_this_host() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    for (target, location) in [
+        ("/docs", "/docs/"),
+        ("/docs?a=b&c", "/docs/?a=b&c"),
+        ("/bare", "/bare/"),
+        ("/%64ocs", "/%64ocs/"),
+        ("//docs", "/docs/"),
+        ("///docs?//x", "/docs/?//x"),
+        ("//evil.example/../docs", "/evil.example/../docs/"),
+        ("http://host.example/docs", "/docs/"),
+    ] {
+        let response = get(&folder, target);
+        assert_eq!(response.status(), 301, "{target}");
+        assert_eq!(field(&response, "location"), location, "{target}");
+    }
+    assert_eq!(get(&folder, "/\\docs").status(), 404);
+}
+
+#[test]
+fn other_methods_are_refused_and_options_are_told() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::TRACE] {
+        let response = answer(&folder, method, "/");
+        assert_eq!(response.status(), 405);
+        assert_eq!(field(&response, "allow"), "GET, HEAD");
+    }
+    for target in ["/", "*"] {
+        let response = answer(&folder, Method::OPTIONS, target);
+        assert_eq!(response.status(), 204);
+        assert_eq!(field(&response, "allow"), "GET, HEAD");
+        assert!(response.body().is_empty());
+    }
+}
+
+#[test]
+fn head_has_the_fields_and_the_length_of_get() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    for target in ["/", "/docs/a%20b.txt", "/missing", "/docs"] {
+        let (head, get) = (answer(&folder, Method::HEAD, target), get(&folder, target));
+        assert_eq!(head.status(), get.status(), "{target}");
+        assert_eq!(head.headers(), get.headers(), "{target}");
+        assert_eq!(head.body().len(), get.body().len(), "{target}");
+    }
+}
+
+#[test]
+fn large_files_are_left_in_the_page_cache_and_small_ones_read() {
+    let site = Site::new();
+    for (len, is_file) in [(0, false), (1, false), (READ_LIMIT, false), (READ_LIMIT + 1, true), (1 << 20, true)] {
+        let content: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+        site.write("root/data", &content);
+        let folder = site.folder(Confinement::Beneath);
+        let response = get(&folder, "/data");
+        assert_eq!(response.body().len(), Some(len));
+        assert!(body(response) == content, "{len}");
+        let payload = get(&folder, "/data").into_body().into_payload();
+        assert_eq!(matches!(payload, Payload::File(_)), is_file, "{len}");
+    }
+}
+
+#[test]
+fn file_that_got_shorter_is_what_is_left_of_it() {
+    let site = Site::new();
+    let file = File::open(site.path("secret")).unwrap();
+    assert_eq!(read(&file, 100).unwrap(), "secret");
+    assert_eq!(read(&file, 3).unwrap(), "sec");
+}
+
+#[test]
+fn links_are_followed_inside_the_folder_only() {
+    let site = Site::new();
+    symlink("docs", site.path("root/inside")).unwrap();
+    symlink("../index.html", site.path("root/docs/up.html")).unwrap();
+    symlink("../secret", site.path("root/leak")).unwrap();
+    symlink("..", site.path("root/out")).unwrap();
+    symlink(site.path("root/index.html"), site.path("root/absolute")).unwrap();
+    symlink("circle", site.path("root/circle")).unwrap();
+    for (target, status) in [
+        ("/inside/", 200),
+        ("/inside", 301),
+        ("/inside/up.html", 200),
+        ("/leak", 404),
+        ("/out/secret", 404),
+        ("/out", 404),
+        ("/out/", 404),
+        ("/absolute", 404),
+        ("/circle", 404),
+    ] {
+        assert_eq!(site.statuses(target), [status; 2], "{target}");
+    }
+    let folder = Folder::open(&site.path("root"), Options { follow_symlinks: true, ..options() }).unwrap();
+    assert_eq!(text(get(&folder, "/leak")), "secret");
+    assert_eq!(text(get(&folder, "/absolute")), "home");
+    assert_eq!(get(&folder, "/../secret").status(), 400);
+}
+
+#[test]
+fn fifos_devices_and_sockets_are_forbidden_without_waiting() {
+    let site = Site::new();
+    let fifo = std::process::Command::new("mkfifo").arg(site.path("root/fifo")).status().unwrap();
+    assert!(fifo.success());
+    let _listener = UnixListener::bind(site.path("root/socket")).unwrap();
+    for target in ["/fifo", "/socket"] {
+        assert_eq!(site.statuses(target), [403; 2], "{target}");
+    }
+    let dev = Folder::open(Path::new("/dev"), options()).unwrap();
+    assert_eq!(get(&dev, "/null").status(), 403);
+}
+
+#[test]
+fn unreadable_files_are_forbidden() {
+    let site = Site::new();
+    fs::set_permissions(site.path("root/index.html"), fs::Permissions::from_mode(0)).unwrap();
+    if File::open(site.path("root/index.html")).is_err() {
+        assert_eq!(site.statuses("/index.html"), [403; 2]);
+        assert_eq!(site.statuses("/"), [403; 2]);
+    }
+}
+
+#[test]
+fn failures_have_their_status() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    for (reason, status) in [
+        (Reason::Absent, 404),
+        (Reason::Special, 403),
+        (Reason::Denied, 403),
+        (Reason::Exhausted, 503),
+        (Reason::Contended, 503),
+        (Reason::Broken, 500),
+    ] {
+        assert_eq!(folder.status(b"x", &Failure::example(reason)).as_u16(), status, "{reason:?}");
+    }
+    assert_eq!(field(&without_file(StatusCode::SERVICE_UNAVAILABLE), "retry-after"), "1");
+}
+
+#[test]
+fn starvation_is_over_with_the_next_file() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    folder.status(b"x", &Failure::example(Reason::Exhausted));
+    assert!(folder.starved.load(Ordering::Relaxed));
+    assert_eq!(get(&folder, "/").status(), 200);
+    assert!(!folder.starved.load(Ordering::Relaxed));
+}
+
+#[test]
+fn folder_swapped_for_a_link_never_leaks() {
+    for confinement in BOTH {
+        let site = Site::new();
+        site.write("root/real/file", "inside");
+        site.write("outside/file", "secret");
+        symlink("../outside", site.path("root/link")).unwrap();
+        let folder = site.folder(confinement);
+        let (mut served, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            let swapping = scope.spawn(|| swap(&site.path("root")));
+            while !swapping.is_finished() {
+                let response = get(&folder, "/d/file");
+                match response.status().as_u16() {
+                    200 => {
+                        assert_eq!(text(response), "inside");
+                        served += 1;
+                    }
+                    404 | 503 => refused += 1,
+                    status => panic!("{status}"),
+                }
+            }
+        });
+        assert!(served > 0 && refused > 0, "{served} served and {refused} refused: nothing raced");
+    }
+}
+
+/// Lets `d` be a folder and a link by turns.
+fn swap(root: &Path) {
+    for _ in 0..5000 {
+        for (from, to) in [("real", "d"), ("d", "real"), ("link", "d"), ("d", "link")] {
+            fs::rename(root.join(from), root.join(to)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn folder_that_cannot_be_opened_is_named_with_a_remedy() {
+    let site = Site::new();
+    for (path, remedy) in [("nowhere", "create it"), ("secret", "name the folder")] {
+        let error = Folder::open(&site.path(path), options()).unwrap_err().to_string();
+        assert!(error.contains(path) && error.contains(remedy), "{error}");
+    }
+}
+
+#[test]
+fn dates_outside_the_format_are_left_out() {
+    let at = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).and_then(http_date);
+    assert_eq!(at(0).unwrap(), "Thu, 01 Jan 1970 00:00:00 GMT");
+    assert_eq!(at(253_402_300_799).unwrap(), "Fri, 31 Dec 9999 23:59:59 GMT");
+    assert_eq!(at(253_402_300_800), None);
+}
+
+#[test]
+fn names_that_are_not_utf8_are_served() {
+    use std::os::unix::ffi::OsStrExt;
+    let site = Site::new();
+    fs::write(site.path("root").join(std::ffi::OsStr::from_bytes(b"\xfe.txt")), "bytes").unwrap();
+    for confinement in BOTH {
+        assert_eq!(text(get(&site.folder(confinement), "/%FE.txt")), "bytes");
+    }
+}
