@@ -23,7 +23,7 @@ use crate::worker::{self, Birth, Factory};
 const ROOM_FOR_WORKERS: u32 = 64;
 
 /// Descriptors of a worker that are no connections: listeners, logs, pipes, files that are being sent.
-const OTHER_DESCRIPTORS: u64 = 128;
+const OTHER_DESCRIPTORS: u64 = 512;
 
 /// The exit code of a worker that could not even begin.
 const CANNOT_LIVE: i32 = 1;

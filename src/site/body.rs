@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
@@ -20,7 +21,7 @@ pub(crate) enum Payload {
 /// Bytes `range` of `file`, sent from the page cache without passing through the process.
 #[derive(Debug)]
 pub(crate) struct FileRange {
-    pub file: File,
+    pub file: Arc<File>,
     pub range: Range<u64>,
 }
 
@@ -36,8 +37,8 @@ impl Body {
     /// The bytes `range` of an open file.
     ///
     /// A file that turns out shorter than the range says cuts the connection, so that the client notices.
-    pub const fn file(file: File, range: Range<u64>) -> Self {
-        Self(Payload::File(FileRange { file, range }))
+    pub fn file(file: impl Into<Arc<File>>, range: Range<u64>) -> Self {
+        Self(Payload::File(FileRange { file: file.into(), range }))
     }
 
     /// Chunks that are asked for as the client takes them, one at a time. An `Err` cuts the connection, so that

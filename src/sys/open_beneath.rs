@@ -219,6 +219,12 @@ impl Failure {
     }
 }
 
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO)).into()
+    }
+}
+
 impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
         let reason = match errno {

@@ -4,6 +4,7 @@
 mod answer;
 mod media_type;
 mod path;
+mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -11,18 +12,21 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LAST_MODIFIED};
-use http::{Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 
-use super::{Body, Exchange, Handler, Request, Response};
+use super::{Exchange, Handler, Request, Response};
+use crate::sys;
 use crate::sys::open_beneath::{Confinement, Failure, Kind, Opened, Reason, Root};
 
 pub(crate) use answer::{asked_path, without_file};
 pub(crate) use path::UrlPath;
+use recent::{Content, Found, Recent};
 
 /// A folder whose files are the site.
 ///
@@ -36,6 +40,7 @@ pub(crate) struct Folder {
     dotfiles: bool,
     /// The last open failed for want of descriptors or memory, and that was logged.
     starved: AtomicBool,
+    recent: Recent,
 }
 
 /// How a [`Folder`] is served.
@@ -47,6 +52,13 @@ pub(crate) struct Options {
     pub dotfiles: bool,
     /// Whether links may lead out of the folder.
     pub follow_symlinks: bool,
+}
+
+/// What a path leads to.
+enum Entry {
+    File(Found),
+    Directory,
+    Other,
 }
 
 /// A folder cannot be served.
@@ -84,7 +96,7 @@ impl Folder {
         match Root::open(&path, confinement) {
             Ok(root) => {
                 let Options { index, dotfiles, follow_symlinks: _ } = options;
-                Ok(Self { root, path, index, dotfiles, starved: AtomicBool::new(false) })
+                Ok(Self { root, path, index, dotfiles, starved: AtomicBool::new(false), recent: Recent::default() })
             }
             Err(cause) => Err(Error { path, cause }),
         }
@@ -99,33 +111,47 @@ impl Folder {
             return Err(StatusCode::NOT_FOUND);
         }
         if directory {
-            return self.serve_index(request.method(), relative);
+            return self.serve_index(relative);
         }
-        let opened = self.open_beneath(relative).map_err(|failure| self.status(relative, &failure))?;
-        match opened.kind {
-            Kind::File => self.file(request.method(), relative, opened),
-            Kind::Directory => answer::redirect_into(request.uri()),
-            Kind::Other => Err(StatusCode::FORBIDDEN),
+        match self.find(relative).map_err(|failure| self.status(relative, &failure))? {
+            Entry::File(found) => Ok(found.into_response()),
+            Entry::Directory => answer::redirect_into(request.uri()),
+            Entry::Other => Err(StatusCode::FORBIDDEN),
         }
     }
 
-    fn serve_index(&self, method: &Method, relative: &[u8]) -> Result<Response, StatusCode> {
+    fn serve_index(&self, relative: &[u8]) -> Result<Response, StatusCode> {
         for index in &self.index {
             let relative = join(relative, index);
-            match self.open_beneath(&relative) {
-                Ok(opened) => match opened.kind {
-                    Kind::File => return self.file(method, &relative, opened),
-                    Kind::Directory => {}
-                    Kind::Other => return Err(StatusCode::FORBIDDEN),
-                },
+            match self.find(&relative) {
+                Ok(Entry::File(found)) => return Ok(found.into_response()),
+                Ok(Entry::Directory) => {}
+                Ok(Entry::Other) => return Err(StatusCode::FORBIDDEN),
                 Err(failure) if failure.reason == Reason::Absent => {}
                 Err(failure) => return Err(self.status(&relative, &failure)),
             }
         }
-        let opened = self.open_beneath(relative).map_err(|failure| self.status(relative, &failure))?;
+        match self.find(relative).map_err(|failure| self.status(relative, &failure))? {
+            Entry::Directory => Err(StatusCode::FORBIDDEN),
+            Entry::File(_) | Entry::Other => Err(StatusCode::NOT_FOUND),
+        }
+    }
+
+    /// What there is at `relative`; a file that was opened a moment ago is not opened again.
+    fn find(&self, relative: &[u8]) -> Result<Entry, Failure> {
+        let now = sys::clock::monotonic();
+        if let Some(found) = self.recent.find(relative, now) {
+            return Ok(Entry::File(found));
+        }
+        let opened = self.open_beneath(relative)?;
         match opened.kind {
-            Kind::Directory => Err(StatusCode::FORBIDDEN),
-            Kind::File | Kind::Other => Err(StatusCode::NOT_FOUND),
+            Kind::Directory => Ok(Entry::Directory),
+            Kind::Other => Ok(Entry::Other),
+            Kind::File => {
+                let found = found(relative, opened)?;
+                self.recent.keep(relative, now, &found);
+                Ok(Entry::File(found))
+            }
         }
     }
 
@@ -135,20 +161,6 @@ impl Folder {
             self.starved.store(false, Ordering::Relaxed);
         }
         Ok(opened)
-    }
-
-    fn file(&self, method: &Method, relative: &[u8], opened: Opened) -> Result<Response, StatusCode> {
-        let modified = opened.modified.and_then(http_date);
-        let body = body(method, opened).map_err(|error| {
-            log::error!("cannot read {}: {error}", self.shown(relative));
-            StatusCode::INTERNAL_SERVER_ERROR
-        })?;
-        let mut response = Response::new(body);
-        response.headers_mut().insert(CONTENT_TYPE, media_type::by_name(relative));
-        if let Some(modified) = modified {
-            response.headers_mut().insert(LAST_MODIFIED, modified);
-        }
-        Ok(response)
     }
 
     /// What a failed open means to the client, and to the log where somebody has to do something about it.
@@ -193,13 +205,17 @@ fn join(relative: &[u8], index: &str) -> Vec<u8> {
     path
 }
 
-fn body(method: &Method, opened: Opened) -> io::Result<Body> {
-    match opened.len {
-        0 => Ok(Body::empty()),
-        // Of a body that is not sent only the length counts.
-        len if len > READ_LIMIT || method == Method::HEAD => Ok(Body::file(opened.file, 0..len)),
-        len => read(&opened.file, usize::try_from(len).unwrap_or(0)).map(Body::from),
+fn found(relative: &[u8], opened: Opened) -> Result<Found, Failure> {
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(CONTENT_TYPE, media_type::by_name(relative));
+    if let Some(modified) = opened.modified.and_then(http_date) {
+        headers.insert(LAST_MODIFIED, modified);
     }
+    let content = match opened.len {
+        len if len > READ_LIMIT => Content::File(Arc::new(opened.file), len),
+        len => Content::Bytes(read(&opened.file, usize::try_from(len).unwrap_or(0))?),
+    };
+    Ok(Found { headers, content })
 }
 
 /// Up to `len` bytes from the start: fewer where the file got shorter since it was opened.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use http::Method;
+
 use super::*;
 use crate::site::Payload;
 use crate::site::testing::{answer, body, field, get, text};

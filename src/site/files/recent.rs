@@ -1,0 +1,128 @@
+//! Files that were opened a moment ago: for that moment they are answered again without asking the file system.
+//! Knows nothing of requests; a change of a file is seen once the moment is over.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::site::{Body, Response};
+
+/// How long a file is taken for what it was when it was opened.
+const FRESH_FOR: Duration = Duration::from_millis(500);
+
+/// How many files are kept at most: descriptors, and small files in memory.
+const MAX_FILES: usize = 256;
+
+/// A file that was opened: its head, and its bytes or its descriptor.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub headers: HeaderMap,
+    pub content: Content,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    Bytes(Bytes),
+    File(Arc<File>, u64),
+}
+
+impl Found {
+    pub(super) fn into_response(self) -> Response {
+        let mut response = Response::new(match self.content {
+            Content::Bytes(bytes) => Body::from(bytes),
+            Content::File(file, len) => Body::file(file, 0..len),
+        });
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+/// The files of a folder that were opened a moment ago, by their paths.
+#[derive(Debug, Default)]
+pub(super) struct Recent(Mutex<Files>);
+
+#[derive(Debug, Default)]
+struct Files {
+    by_path: HashMap<Box<[u8]>, (Duration, Found)>,
+    swept: Duration,
+}
+
+impl Recent {
+    /// The file at `path`, where it was opened a moment before `now`.
+    pub(super) fn find(&self, path: &[u8], now: Duration) -> Option<Found> {
+        let mut files = self.lock();
+        files.sweep(now);
+        let (opened, found) = files.by_path.get(path)?;
+        (now.saturating_sub(*opened) < FRESH_FOR).then(|| found.clone())
+    }
+
+    /// Keeps a file that was opened at `now`, if there is room.
+    pub(super) fn keep(&self, path: &[u8], now: Duration, found: &Found) {
+        let mut files = self.lock();
+        if files.by_path.len() < MAX_FILES {
+            files.by_path.insert(path.into(), (now, found.clone()));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Files> {
+        // The map is whole at every moment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Files {
+    /// Lets go of what is no longer fresh, so that files which nobody asks for are not held open.
+    fn sweep(&mut self, now: Duration) {
+        if now.saturating_sub(self.swept) >= FRESH_FOR {
+            self.swept = now;
+            self.by_path.retain(|_, (opened, _)| now.saturating_sub(*opened) < FRESH_FOR);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn text(text: &'static str) -> Found {
+        Found { headers: HeaderMap::new(), content: Content::Bytes(Bytes::from_static(text.as_bytes())) }
+    }
+
+    fn shown(found: Option<Found>) -> Option<Bytes> {
+        match found?.content {
+            Content::Bytes(bytes) => Some(bytes),
+            Content::File(..) => None,
+        }
+    }
+
+    #[test]
+    fn a_file_is_remembered_for_half_a_second_and_then_let_go() {
+        let recent = Recent::default();
+        recent.keep(b"a", 1000 * MS, &text("one"));
+        assert_eq!(shown(recent.find(b"a", 1499 * MS)).unwrap(), "one");
+        assert!(recent.find(b"b", 1499 * MS).is_none());
+        assert!(recent.find(b"a", 1500 * MS).is_none());
+        assert!(recent.find(b"b", 2000 * MS).is_none());
+        assert!(recent.lock().by_path.is_empty());
+        recent.keep(b"a", 2100 * MS, &text("two"));
+        assert_eq!(shown(recent.find(b"a", 2200 * MS)).unwrap(), "two");
+    }
+
+    #[test]
+    fn no_more_files_are_held_than_there_is_room_for() {
+        let recent = Recent::default();
+        for n in 0..1000_u32 {
+            recent.keep(&n.to_ne_bytes(), MS, &text("x"));
+        }
+        assert_eq!(recent.lock().by_path.len(), MAX_FILES);
+        recent.find(b"", 1000 * MS);
+        recent.keep(b"a", 1000 * MS, &text("x"));
+        assert_eq!(recent.lock().by_path.len(), 1);
+    }
+}
