@@ -91,7 +91,7 @@ impl Board {
     /// came round less than `stuck_after` ago, and whose handler is free.
     pub fn mean_connections(&self, now: Duration, stuck_after: Duration) -> Option<Mean> {
         let mut mean = Mean { connections: 0, workers: 0 };
-        for place in 0..self.words[header::RECORDS_IN_USE].load(Ordering::Relaxed) as usize {
+        for place in 0..self.records_in_use() {
             let record = self.at(place);
             if record.can_take_more(now, stuck_after) {
                 mean.connections += record.word(field::CONNECTIONS).load(Ordering::Relaxed);
@@ -99,6 +99,10 @@ impl Board {
             }
         }
         (mean.workers > 0).then_some(mean)
+    }
+
+    fn records_in_use(&self) -> usize {
+        usize::try_from(self.words[header::RECORDS_IN_USE].load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     fn at(&self, place: usize) -> Record {
@@ -240,7 +244,7 @@ mod tests {
 
     fn open(board: &Board, slot: u32, connections: usize) -> Record {
         let record = board.record(slot, 1);
-        record.open(100 + slot as i32);
+        record.open(100);
         record.set_connections(connections);
         record
     }

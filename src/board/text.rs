@@ -36,7 +36,7 @@ pub(super) fn write(words: &[AtomicU64], pieces: &[&[u8]], last: &dyn Display) {
 /// What was written, if anything was.
 pub(super) fn read(words: &[AtomicU64]) -> Option<String> {
     let room = (words.len() - 1) * 8;
-    let len = (words[0].load(Ordering::Relaxed) as usize).min(room);
+    let len = usize::try_from(words[0].load(Ordering::Relaxed)).unwrap_or(room).min(room);
     let bytes: Vec<u8> = words[1..].iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
     (len > 0).then(|| String::from_utf8_lossy(&bytes[..len]).into_owned())
 }

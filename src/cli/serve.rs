@@ -91,7 +91,7 @@ fn announce(config: &Config, listeners: &[Listener], notes: &[String]) {
     let version = env!("CARGO_PKG_VERSION");
     match config.mode() {
         Mode::Single => {
-            ::log::info!("regrow {version}: one worker (for development; set processPool=n for production)")
+            ::log::info!("regrow {version}: one worker (for development; set processPool=n for production)");
         }
         Mode::ProcessPool(workers) => ::log::info!("regrow {version}: a pool of {workers} workers"),
     }

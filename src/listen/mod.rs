@@ -6,7 +6,7 @@ mod unix;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -147,7 +147,7 @@ fn open(address: SocketAddr, queue_size: u32) -> io::Result<(OwnedFd, SocketAddr
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it: a response goes out at once.
     socket.set_tcp_nodelay(true)?;
-    if let IpAddr::V6(_) = address.ip() {
+    if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;

@@ -43,6 +43,7 @@ pub(super) struct Env {
     /// The worker is leaving: every response is the last of its connection.
     pub draining: bool,
     pub buffer: Box<[u8]>,
+    #[allow(clippy::vec_box)] // they go from here to a connection, which is to stay small
     spare: Vec<Box<Flight>>,
     collected: Vec<Delivery>,
     last_serial: u64,

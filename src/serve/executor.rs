@@ -9,6 +9,7 @@ use http::StatusCode;
 use crate::site::{BodyStream, Delivery, Exchange, ExchangeKey, Handler, Outbox, pages};
 
 /// What may block.
+#[allow(clippy::large_enum_variant)] // most jobs are the large one
 pub(super) enum Job {
     /// Answering a request.
     Handle(Exchange),

@@ -216,7 +216,7 @@ mod tests {
     fn the_clock_may_pass_the_range_of_its_milliseconds() {
         let mut t = timers();
         let wrap = Duration::from_millis(u64::from(u32::MAX));
-        t.set(0, Timer::Header, wrap - S);
+        t.set(0, Timer::Header, wrap.saturating_sub(S));
         assert_eq!(t.next_timeout(wrap + S), Some(8 * S));
         assert_eq!(t.expired(wrap + 9 * S), Some((0, Timer::Header)));
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 /// Registers a listening socket with the epoll behind `poll`, level-triggered and with `EPOLLEXCLUSIVE`: of the
-/// processes that wait for the socket only one is woken (epoll_ctl(2)).
+/// processes that wait for the socket only one is woken (`epoll_ctl(2)`).
 pub(crate) fn add_exclusive(poll: &impl AsRawFd, listener: BorrowedFd<'_>, token: mio::Token) -> io::Result<()> {
     let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32, u64: token.0 as u64 };
     control(poll.as_raw_fd(), libc::EPOLL_CTL_ADD, listener, &mut event)

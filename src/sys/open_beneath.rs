@@ -72,7 +72,7 @@ pub(crate) enum Reason {
     Denied,
     /// Descriptors or memory ran out.
     Exhausted,
-    /// It kept being moved about, or another process holds a lease on it (fcntl(2), F_SETLEASE).
+    /// It kept being moved about, or another process holds a lease on it (fcntl(2), `F_SETLEASE`).
     Contended,
     /// Something else: a bad disk, a network file system that is gone.
     Broken,
@@ -89,7 +89,7 @@ const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_
 #[cfg(not(target_os = "linux"))]
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
-/// How many links one path may lead through, as Linux has it: path_resolution(7).
+/// How many links one path may lead through, as Linux has it: `path_resolution(7)`.
 const MAX_LINKS: u32 = 40;
 
 /// How often an open is tried that was interrupted or, by openat2(2), raced with a rename.

@@ -60,11 +60,11 @@ pub(crate) fn reset_on_close(socket: BorrowedFd<'_>) {
 /// How long the kernel keeps a connection without a request to itself: `seconds` of `TCP_DEFER_ACCEPT`
 /// (tcp(7)); 0 hands over every connection at once, also those it keeps now.
 pub(crate) fn set_defer_accept(listener: BorrowedFd<'_>, seconds: i32) -> io::Result<()> {
-    let len = size_of::<i32>() as libc::socklen_t;
+    const INT_BYTES: libc::socklen_t = 4;
     // SAFETY: the option's value is an int that lives through the call, and its size is said.
     let done = unsafe {
         let value = (&raw const seconds).cast();
-        libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, len)
+        libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, INT_BYTES)
     };
     Errno::result(done)?;
     Ok(())
