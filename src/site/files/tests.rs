@@ -234,7 +234,7 @@ fn fifos_devices_and_sockets_are_forbidden_without_waiting() {
 #[test]
 fn unreadable_files_are_forbidden() {
     let site = Site::new();
-    fs::set_permissions(site.path("root/index.html"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(site.path("root/index.html"), fs::Permissions::from_mode(0o0)).unwrap();
     if File::open(site.path("root/index.html")).is_err() {
         assert_eq!(site.statuses("/index.html"), [403; 2]);
         assert_eq!(site.statuses("/"), [403; 2]);
