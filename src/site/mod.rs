@@ -3,12 +3,12 @@
 
 mod body;
 mod exchange;
-mod files;
+pub(crate) mod files;
 pub(crate) mod pages;
-mod routes;
+pub(crate) mod routes;
 #[cfg(test)]
 pub(crate) mod testing;
-mod welcome;
+pub(crate) mod welcome;
 
 use std::sync::Arc;
 
