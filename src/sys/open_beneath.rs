@@ -26,8 +26,8 @@ pub(crate) struct Root {
 pub(crate) enum Confinement {
     /// The kernel by openat2(2) where it can, else the walk. Links are followed as long as they stay beneath.
     Beneath,
-    /// Our own walk, segment by segment, with the same outcome for more system calls.
-    #[cfg_attr(not(test), allow(dead_code))] // chosen only by the tests, which run both ways
+    /// The walk at once, as where the kernel cannot: so that tests see that the outcome is the same.
+    #[cfg(test)]
     BeneathByWalk,
     /// Nothing: links lead wherever they lead.
     LinksLeadAnywhere,
@@ -100,7 +100,7 @@ impl Root {
     ///
     /// # Errors
     /// It is missing, not a directory, or not to be reached.
-    pub fn open(path: &Path, confinement: Confinement) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, confinement: Confinement) -> io::Result<Self> {
         let directory = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
         Ok(Self { directory, confinement })
     }
@@ -110,7 +110,7 @@ impl Root {
     ///
     /// # Errors
     /// Those of openat2(2), by what to do about them.
-    pub fn open_beneath(&self, relative: &[u8]) -> Result<Opened, Failure> {
+    pub(crate) fn open_beneath(&self, relative: &[u8]) -> Result<Opened, Failure> {
         self.open_and_look(relative).map_err(Failure::from)
     }
 
@@ -119,6 +119,7 @@ impl Root {
         let root = self.directory.as_fd();
         let opened = match self.confinement {
             Confinement::Beneath => open_by_kernel(root, relative)?,
+            #[cfg(test)]
             Confinement::BeneathByWalk => walk(root, relative)?,
             Confinement::LinksLeadAnywhere => attempt(|| openat(root, relative, FILE, Mode::empty()))?,
         };
@@ -214,7 +215,7 @@ fn attempt(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> 
 #[cfg(test)]
 impl Failure {
     /// One with this reason.
-    pub fn example(reason: Reason) -> Self {
+    pub(crate) fn example(reason: Reason) -> Self {
         Self { reason, errno: Errno::UnknownErrno }
     }
 }

@@ -191,7 +191,8 @@ impl Folder {
 
     /// For a log line, which what clients make up must not break.
     fn shown(&self, relative: &[u8]) -> String {
-        format!("{:?}", self.path.join(String::from_utf8_lossy(relative).as_ref()))
+        let path = self.path.join(String::from_utf8_lossy(relative).as_ref());
+        format!("{:?}", path.to_string_lossy())
     }
 }
 
@@ -252,7 +253,7 @@ impl fmt::Display for Error {
             io::ErrorKind::PermissionDenied => "let the worker's user enter it and every folder above it",
             _ => "see that it can be entered by the worker's user",
         };
-        write!(f, "cannot open the folder {:?} to serve it: {}; {remedy}", self.path, self.cause)
+        write!(f, "cannot open the folder {:?} to serve it: {}; {remedy}", self.path.to_string_lossy(), self.cause)
     }
 }
 
