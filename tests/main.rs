@@ -4,4 +4,6 @@
 
 mod support;
 
+mod http_corpus;
+mod http_requests;
 mod supervision;

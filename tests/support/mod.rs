@@ -3,11 +3,13 @@
 // No test module uses all of it.
 #![allow(dead_code)]
 
+mod client;
 mod fetch;
 mod server;
 
 use std::time::{Duration, Instant};
 
+pub use client::{Answer, Client, End, Framing, checksum, curl, pattern, post, request, time};
 pub use fetch::{Connection, Reply, get};
 pub use server::{Launch, Server};
 
