@@ -1,1 +1,9 @@
+//! Everything that takes real processes and real sockets, in one binary.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+mod http_corpus;
+mod http_requests;
+mod supervision;

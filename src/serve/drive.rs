@@ -43,12 +43,14 @@ pub(super) struct Drive<'a> {
     pub left_bytes: usize,
     /// Something was received or sent in this turn.
     pub progress: bool,
+    /// A response became whole in this turn.
+    pub answered: bool,
 }
 
 impl<'a> Drive<'a> {
     pub fn new(index: usize, connection: &'a mut Connection, env: &'a mut Env) -> Self {
         let flight = connection.flight.take().unwrap_or_else(|| env.take_flight());
-        Self { index, connection, flight, env, left_bytes: TURN_BYTES, progress: false }
+        Self { index, connection, flight, env, left_bytes: TURN_BYTES, progress: false, answered: false }
     }
 
     /// Does all that can be done now.
@@ -148,8 +150,8 @@ impl<'a> Drive<'a> {
         match (between_requests && self.connection.kept, self.env.draining) {
             (true, false) => Outcome::Wait(Timer::KeepAlive, self.progress),
             (true, true) => Outcome::Wait(Timer::Drain, self.progress),
-            // A head must be complete in time, however often a byte of it comes.
-            (false, _) => Outcome::Wait(Timer::Header, false),
+            // A head must be complete in time, however often a byte of it comes; the next head has a time of its own.
+            (false, _) => Outcome::Wait(Timer::Header, self.answered),
         }
     }
 
@@ -222,7 +224,7 @@ impl<'a> Drive<'a> {
         if !trailers.is_empty() {
             request.extensions_mut().insert(Trailers(trailers));
         }
-        underway.may_block = self.env.handler.may_block(&request);
+        underway.may_block = executor::may_block(self.env.handler.as_ref(), &request);
         let may_block = underway.may_block;
         self.env.record.begin_request(underway.method.as_str(), &underway.target, &self.connection.client);
         self.flight.underway = Some(underway);

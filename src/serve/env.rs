@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 
+use super::Settings;
 use super::connection::{Flight, Underway};
 use super::executor::Executor;
 use super::stored;
@@ -33,6 +34,8 @@ pub(super) struct Env {
     pub inbox: VecDeque<Delivery>,
     pub limits: h1::Limits,
     pub body_in_memory: usize,
+    /// Connections are kept for the next request.
+    pub keep_alive: bool,
     pub bodies: stored::Budget,
     pub record: Record,
     pub access: AccessLog,
@@ -54,8 +57,7 @@ impl Env {
     pub fn new(
         handler: Arc<dyn Handler>,
         outbox: Arc<Outbox>,
-        limits: h1::Limits,
-        body_in_memory: usize,
+        settings: &Settings,
         record: Record,
         access: AccessLog,
     ) -> Self {
@@ -64,8 +66,9 @@ impl Env {
             handler,
             outbox,
             inbox: VecDeque::new(),
-            limits,
-            body_in_memory,
+            limits: settings.limits,
+            body_in_memory: settings.body_in_memory,
+            keep_alive: !settings.keep_alive_timeout.is_zero(),
             bodies: stored::Budget::default(),
             record,
             access,

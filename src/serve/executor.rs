@@ -6,7 +6,7 @@ use std::thread;
 
 use http::StatusCode;
 
-use crate::site::{BodyStream, Delivery, Exchange, ExchangeKey, Handler, Outbox, pages};
+use crate::site::{BodyStream, Delivery, Exchange, ExchangeKey, Handler, Outbox, Request, pages};
 
 /// What may block.
 #[allow(clippy::large_enum_variant)] // most jobs are the large one
@@ -80,6 +80,11 @@ fn work(jobs: &mpsc::Receiver<Job>, handler: &dyn Handler, outbox: &Outbox) {
         }
         outbox.post(Delivery::JobDone);
     }
+}
+
+/// Asks the handler whether it may block. One that panics over the question may do anything.
+pub(super) fn may_block(handler: &dyn Handler, request: &Request) -> bool {
+    catch_unwind(AssertUnwindSafe(|| handler.may_block(request))).unwrap_or(true)
 }
 
 /// Lets the handler answer. A panic is reported by the panic hook, and drops the exchange, which answers 500.

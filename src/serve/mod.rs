@@ -124,7 +124,7 @@ impl Loop {
             give_up_at: None,
             board,
             record,
-            env: Env::new(handler, outbox, settings.limits, settings.body_in_memory, record, access),
+            env: Env::new(handler, outbox, settings, record, access),
         })
     }
 

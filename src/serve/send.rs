@@ -40,7 +40,7 @@ impl Drive<'_> {
             Some(length) => BodyLength::Known(length),
             None => BodyLength::Unknown,
         };
-        let may_keep = underway.keep_alive && !self.env.draining;
+        let may_keep = underway.keep_alive && self.env.keep_alive && !self.env.draining;
         if parts.status.is_informational() {
             log::error!(
                 "{} {:?} was answered with {}, which is no answer",
@@ -110,6 +110,7 @@ impl Drive<'_> {
         self.env.record.end_request();
         self.env.log(self.connection.client, &underway);
         self.connection.kept = true;
+        self.answered = true;
         self.flight.source = Source::Nothing;
         self.flight.phase = Phase::Receiving;
     }

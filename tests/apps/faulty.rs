@@ -1,0 +1,43 @@
+//! A site that fails as the tests wish: `FAULTY_START` says how building it goes wrong, in all workers or, with
+//! `FAULTY_SLOT`, in one; the paths below say how answering does.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use regrow::{Identity, Request, Response, serve_app};
+
+fn main() -> ExitCode {
+    serve_app(|worker| {
+        fail_to_build(worker)?;
+        let worker = *worker;
+        Ok(move |request: Request| answer(&worker, &request))
+    })
+}
+
+fn fail_to_build(worker: &Identity) -> Result<(), io::Error> {
+    let slot = std::env::var("FAULTY_SLOT").ok().and_then(|slot| slot.parse().ok());
+    let mine = slot.is_none_or(|slot: u32| slot == worker.worker);
+    match std::env::var("FAULTY_START").as_deref() {
+        Ok("error") if mine => Err(io::Error::other("the database is asleep")),
+        Ok("panic") if mine => panic!("no such table"),
+        Ok("exit") if mine => std::process::exit(7),
+        Ok("hang") if mine => loop {
+            std::thread::sleep(Duration::from_secs(60));
+        },
+        _ => Ok(()),
+    }
+}
+
+fn answer(worker: &Identity, request: &Request) -> Response {
+    let path = request.uri().path();
+    let number = path.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    match path.split('/').nth(1) {
+        Some("sleep") => std::thread::sleep(Duration::from_millis(number)),
+        Some("exit") => std::process::exit(i32::try_from(number).unwrap_or(1)),
+        Some("abort") => std::process::abort(),
+        Some("panic") => panic!("a handler's mistake"),
+        Some(_) | None => {}
+    }
+    Response::new(format!("{worker}\n").into())
+}

@@ -1,0 +1,85 @@
+//! A plain client: GET over kept connections, bodies by Content-Length.
+
+use std::fmt::Display;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use super::PATIENCE;
+
+/// A kept connection.
+pub struct Connection {
+    reader: BufReader<TcpStream>,
+}
+
+/// A response.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    /// From the status line to the last field.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Connection {
+    pub fn open(to: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(to)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { reader: BufReader::new(stream) })
+    }
+
+    pub fn get(&mut self, target: impl Display) -> io::Result<Reply> {
+        self.ask(target)?;
+        self.answer()
+    }
+
+    /// Sends a request.
+    pub fn ask(&mut self, target: impl Display) -> io::Result<()> {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes)
+    }
+
+    /// Waits for the response to the oldest request that was sent.
+    pub fn answer(&mut self) -> io::Result<Reply> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.reader.read_line(&mut head)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let status = head.get(9..12).and_then(|digits| digits.parse().ok());
+        let status = status.ok_or_else(|| io::Error::other(format!("no status line: {head:?}")))?;
+        let mut body = vec![0; content_length(&head)];
+        self.reader.read_exact(&mut body)?;
+        Ok(Reply { status, head, body })
+    }
+
+    /// Whether the server has closed the connection, having said no more.
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.reader.read(&mut [0]), Ok(0))
+    }
+
+    pub fn local_address(&self) -> SocketAddr {
+        self.reader.get_ref().local_addr().expect("an address")
+    }
+}
+
+impl Reply {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// One request on a connection of its own.
+pub fn get(to: SocketAddr, target: impl Display) -> io::Result<Reply> {
+    Connection::open(to)?.get(target)
+}
+
+fn content_length(head: &str) -> usize {
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    let mut lengths = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    lengths.next().and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
+}

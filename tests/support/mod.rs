@@ -1,0 +1,29 @@
+//! What every test needs: a server of its own, patience with a limit, and a plain client.
+
+// No test module uses all of it.
+#![allow(dead_code)]
+
+mod client;
+mod fetch;
+mod server;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Answer, Client, End, Framing, checksum, curl, pattern, post, request, time};
+pub use fetch::{Connection, Reply, get};
+pub use server::{Launch, Server};
+
+/// Nothing that is waited for takes so long, not even on a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks again and again until there is an answer; panics when there is none within [`PATIENCE`].
+pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

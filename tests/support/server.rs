@@ -1,0 +1,248 @@
+//! A server under test: its own process group, folder, port and logs; gone, whatever happens, when the test ends.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::wait_until;
+
+/// How to start a server.
+pub struct Launch {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(String, OsString)>,
+    wrapper: Vec<String>,
+    /// False where the arguments say where to listen.
+    any_port: bool,
+    folder: TempDir,
+}
+
+impl Launch {
+    /// `regrow serve`.
+    pub fn regrow() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_regrow").into()).arg("serve")
+    }
+
+    /// An application among the examples of this crate, which `cargo test` builds too.
+    pub fn example(name: &str) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_regrow")).with_file_name("examples").join(name);
+        assert!(program.exists(), "{} is missing: run `cargo build --examples` first", program.display());
+        Self::new(program)
+    }
+
+    fn new(program: PathBuf) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { program, args: Vec::new(), env: Vec::new(), wrapper: Vec::new(), any_port: true, folder }
+    }
+
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// `["--processPool", "2"]`.
+    pub fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
+        self.args.extend(args.map(OsString::from));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Runs it by another program: `["setpriv", "--reuid", "65534"]`.
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// The arguments say where to listen, and there may be no port to wait for.
+    pub fn listening_elsewhere(mut self) -> Self {
+        self.any_port = false;
+        self
+    }
+
+    /// The folder that the server will run in, with its logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts it, and waits until all of its workers are ready.
+    pub fn start(self) -> Server {
+        let server = self.spawn();
+        server.wait_until_complete(0);
+        server
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(self) -> Server {
+        let mut command = self.command();
+        let child = command.spawn().unwrap_or_else(|cause| panic!("cannot start {command:?}: {cause}"));
+        Server { pid: child.id().cast_signed(), child, status: None, folder: self.folder, told: format!("{command:?}") }
+    }
+
+    fn command(&self) -> Command {
+        let mut words: Vec<OsString> = self.wrapper.iter().map(OsString::from).collect();
+        words.push(self.program.clone().into());
+        words.extend(self.args.iter().cloned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        if self.any_port {
+            command.args(["--socketHost", "127.0.0.1", "--socketPort", "0"]);
+        }
+        if !self.args.iter().any(|arg| arg == "--accessLog") {
+            command.arg("--accessLog").arg(self.folder.path().join("access.log"));
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value))).env_remove("RUST_LOG");
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).process_group(0);
+        let capture = |name| File::create(self.folder.path().join(name)).expect("a file for what it says");
+        command.stdout(capture("stdout")).stderr(capture("stderr"));
+        command
+    }
+}
+
+/// A server that was started, and dies with the test.
+pub struct Server {
+    child: Child,
+    pid: i32,
+    status: Option<ExitStatus>,
+    folder: TempDir,
+    told: String,
+}
+
+impl Server {
+    /// The master, unless the server was started through another program.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The folder it runs in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it has said on standard error, where its error log is.
+    pub fn log(&self) -> String {
+        read(&self.folder.path().join("stderr"))
+    }
+
+    /// What it has said on standard output.
+    pub fn stdout(&self) -> String {
+        read(&self.folder.path().join("stdout"))
+    }
+
+    /// Its access log, unless the arguments put that elsewhere.
+    pub fn access_log(&self) -> String {
+        read(&self.folder.path().join("access.log"))
+    }
+
+    /// The first whole line of the error log with this text.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        self.wait_for_log_after(0, text)
+    }
+
+    /// The first whole line with this text, after the first `mark` bytes of the error log.
+    pub fn wait_for_log_after(&self, mark: usize, text: &str) -> String {
+        wait_until(&format!("a log line with {text:?}"), || find_line(&self.log()[mark..], text))
+    }
+
+    /// Where the log ends now; what is said later comes after it.
+    pub fn log_mark(&self) -> usize {
+        self.log().len()
+    }
+
+    /// Waits until, after the first `mark` bytes of the log, every worker that there is to be serves.
+    pub fn wait_until_complete(&self, mark: usize) {
+        wait_until("every worker ready", || self.log()[mark..].lines().any(is_complete).then_some(()));
+    }
+
+    /// Where it listens, for a server with a port.
+    pub fn address(&self) -> SocketAddr {
+        let line = self.wait_for_log("listening on http://");
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
+        address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {line}"))
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address()).expect("nobody is refused");
+        stream.set_read_timeout(Some(super::PATIENCE)).expect("a timeout");
+        stream
+    }
+
+    /// The processes that it has forked and not reaped, in no certain order.
+    pub fn worker_pids(&self) -> Vec<i32> {
+        children_of(self.pid)
+    }
+
+    pub fn signal(&self, pid: i32, signal: Signal) {
+        kill(Pid::from_raw(pid), signal).unwrap_or_else(|cause| panic!("cannot send {signal} to {pid}: {cause}"));
+    }
+
+    /// Sends a signal to the master.
+    pub fn tell(&self, signal: Signal) {
+        self.signal(self.pid, signal);
+    }
+
+    /// Stops it gracefully, and returns its exit code.
+    pub fn stop(&mut self) -> i32 {
+        self.tell(Signal::SIGTERM);
+        self.exit_code()
+    }
+
+    /// Waits for its end, and returns its exit code.
+    pub fn exit_code(&mut self) -> i32 {
+        let status = wait_until("the end of the server", || self.child.try_wait().expect("a child to wait for"));
+        self.status = Some(status);
+        status.code().unwrap_or_else(|| panic!("ended by signal {:?}", status.signal()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // Not reaped, so that the group is still its own, even where the master is dead.
+            let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}{}---", self.told, self.log(), self.stdout());
+        }
+    }
+}
+
+/// The processes whose parent is `pid`, dead ones that were not reaped left out.
+pub fn children_of(pid: i32) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&child| parent_of_living(child) == Some(pid)).collect()
+}
+
+/// proc(5): the state and the parent are the two fields after the name, which stands in parentheses and may hold anything.
+fn parent_of_living(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    let state = fields.next()?;
+    if state == "Z" || state == "X" { None } else { fields.next()?.parse().ok() }
+}
+
+fn is_complete(line: &str) -> bool {
+    let counts = line.split(" ready (").nth(1).and_then(|rest| rest.strip_suffix(" serve)"));
+    counts.and_then(|counts| counts.split_once(" of ")).is_some_and(|(serving, wanted)| serving == wanted)
+}
+
+fn find_line(log: &str, text: &str) -> Option<String> {
+    let whole = &log[..=log.rfind('\n')?];
+    whole.lines().find(|line| line.contains(text)).map(ToOwned::to_owned)
+}
+
+fn read(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
