@@ -4,4 +4,11 @@
 
 mod support;
 
+mod cli;
+mod idle;
+mod logs;
+mod real_site;
+mod sockets;
+mod start;
+mod stop;
 mod supervision;
