@@ -6,4 +6,11 @@ mod support;
 
 mod http_corpus;
 mod http_requests;
+mod cli;
+mod idle;
+mod logs;
+mod real_site;
+mod sockets;
+mod start;
+mod stop;
 mod supervision;

@@ -197,7 +197,7 @@ impl Loop {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.next_turn.is_empty() {
+        if !self.next_turn.is_empty() || self.is_finished() {
             return Some(Duration::ZERO);
         }
         let now = self.env.now;

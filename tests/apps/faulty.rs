@@ -2,7 +2,7 @@
 //! `FAULTY_SLOT`, in one; the paths below say how answering does.
 
 use std::io;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use regrow::{Identity, Request, Response, serve_app};
@@ -33,11 +33,21 @@ fn answer(worker: &Identity, request: &Request) -> Response {
     let path = request.uri().path();
     let number = path.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);
     match path.split('/').nth(1) {
-        Some("sleep") => std::thread::sleep(Duration::from_millis(number)),
+        Some("sleep") => {
+            eprintln!("sleeping in {worker}");
+            std::thread::sleep(Duration::from_millis(number));
+        }
         Some("exit") => std::process::exit(i32::try_from(number).unwrap_or(1)),
         Some("abort") => std::process::abort(),
         Some("panic") => panic!("a handler's mistake"),
+        Some("orphan") => leave_an_orphan(),
         Some(_) | None => {}
     }
     Response::new(format!("{worker}\n").into())
+}
+
+/// Its parent is gone at once; it takes a second more.
+fn leave_an_orphan() {
+    let started = Command::new("sh").args(["-c", "sleep 1 &"]).status();
+    assert!(started.is_ok_and(|status| status.success()), "sh must run");
 }

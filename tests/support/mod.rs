@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, End, Framing, checksum, curl, pattern, post, request, time};
 pub use fetch::{Connection, Reply, get};
-pub use server::{Launch, Server};
+pub use server::{Launch, Server, children_of, is_alive};
 
 /// Nothing that is waited for takes so long, not even on a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,4 +26,9 @@ pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Says on the test's output why it could not show anything on this machine.
+pub fn skip(test: &str, why: &str) {
+    eprintln!("SKIPPED {test}: {why}");
 }

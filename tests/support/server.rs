@@ -233,6 +233,11 @@ fn parent_of_living(pid: i32) -> Option<i32> {
     if state == "Z" || state == "X" { None } else { fields.next()?.parse().ok() }
 }
 
+/// Whether the process runs; one that is dead and was not reaped does not.
+pub fn is_alive(pid: i32) -> bool {
+    parent_of_living(pid).is_some()
+}
+
 fn is_complete(line: &str) -> bool {
     let counts = line.split(" ready (").nth(1).and_then(|rest| rest.strip_suffix(" serve)"));
     counts.and_then(|counts| counts.split_once(" of ")).is_some_and(|(serving, wanted)| serving == wanted)

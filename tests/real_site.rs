@@ -1,0 +1,186 @@
+//! A real site that nobody here wrote, every byte of it, while workers are killed throughout.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::support::{Connection, Launch, PATIENCE, Server, wait_until};
+
+const FILES: usize = 2_400;
+const CONNECTIONS: usize = 6;
+const WORKERS: usize = 3;
+/// A worker is killed each time so many more files have arrived.
+const FILES_PER_KILL: usize = 80;
+
+#[test]
+fn a_real_site_arrives_whole_while_workers_are_killed() {
+    let folder = real_site();
+    let files = pick(&folder, FILES);
+    let server = Launch::regrow().arg(&folder).args(["--processPool", "3", "--socketQueueSize", "128"]).start();
+    let visit = Visit::new(&server, &folder);
+
+    let kills = thread::scope(|scope| {
+        let killer = scope.spawn(|| visit.kill_throughout());
+        let shares = files.chunks(FILES.div_ceil(CONNECTIONS));
+        let readers: Vec<_> = shares.map(|share| scope.spawn(|| visit.read_all(share))).collect();
+        let read: Vec<_> = readers.into_iter().map(ScopedJoinHandle::join).collect();
+        visit.over.store(true, Ordering::SeqCst);
+        let kills = killer.join().expect("a killer that went on");
+        read.into_iter().for_each(|read| read.expect("a reader that has read all"));
+        kills
+    });
+
+    let failures = visit.failures.load(Ordering::SeqCst);
+    eprintln!("{FILES} files of {}: {kills} kills, {failures} requests cut off", folder.display());
+    assert_eq!(visit.arrived.load(Ordering::SeqCst), FILES);
+    assert!(kills >= 20, "only {kills} kills");
+    assert!(failures <= kills * CONNECTIONS, "{failures} failures, but only {kills} kills");
+    wait_until("the pool complete again", || (server.worker_pids().len() == WORKERS).then_some(()));
+    visit.read_all(&files[..100]);
+    assert_eq!(visit.failures.load(Ordering::SeqCst), failures, "nobody was killed any more");
+}
+
+/// Several readers of one site, and one who kills its workers.
+struct Visit<'a> {
+    server: &'a Server,
+    address: SocketAddr,
+    folder: &'a Path,
+    arrived: AtomicUsize,
+    failures: AtomicUsize,
+    /// Requests that were cut off and are asked once more: nobody is killed meanwhile.
+    retrying: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl<'a> Visit<'a> {
+    fn new(server: &'a Server, folder: &'a Path) -> Self {
+        Self {
+            server,
+            address: server.address(),
+            folder,
+            arrived: AtomicUsize::new(0),
+            failures: AtomicUsize::new(0),
+            retrying: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    fn read_all(&self, files: &[PathBuf]) {
+        let mut connection = self.connect();
+        for file in files {
+            let target = target(file);
+            let reply = connection.get(&target).unwrap_or_else(|_| {
+                self.retrying.fetch_add(1, Ordering::SeqCst);
+                self.failures.fetch_add(1, Ordering::SeqCst);
+                connection = self.connect();
+                let reply = connection.get(&target).unwrap_or_else(|cause| panic!("{target}, once more: {cause}"));
+                self.retrying.fetch_sub(1, Ordering::SeqCst);
+                reply
+            });
+            assert_eq!(reply.status, 200, "{target}: {}", reply.head);
+            let expected = fs::read(self.folder.join(file)).expect("a file of the site");
+            assert!(reply.body == expected, "{target} differs from its file");
+            self.arrived.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn connect(&self) -> Connection {
+        Connection::open(self.address).expect("no connection is refused")
+    }
+
+    /// Kills the oldest worker again and again; returns how often.
+    fn kill_throughout(&self) -> usize {
+        let mut kills = 0;
+        let mut by_age = Vec::new();
+        while self.wait_for_arrivals((kills + 1) * FILES_PER_KILL) {
+            wait_until("every slot taken", || {
+                let pids = self.server.worker_pids();
+                by_age.retain(|pid| pids.contains(pid));
+                by_age.extend(pids.iter().filter(|pid| !by_age.contains(pid)).copied().collect::<Vec<_>>());
+                (by_age.len() == WORKERS).then_some(())
+            });
+            self.server.signal(by_age.remove(0), Signal::SIGKILL);
+            kills += 1;
+        }
+        kills
+    }
+
+    /// False when there is nothing more to wait for.
+    fn wait_for_arrivals(&self, number: usize) -> bool {
+        let deadline = Instant::now() + PATIENCE * 3;
+        let enough = || self.arrived.load(Ordering::SeqCst) >= number && self.retrying.load(Ordering::SeqCst) == 0;
+        while !enough() {
+            if self.over.load(Ordering::SeqCst) || Instant::now() > deadline {
+                return false;
+            }
+            thread::yield_now();
+        }
+        true
+    }
+}
+
+/// What may stand in a path as it is (RFC 3986 section 3.3), less what is rare enough to be worth trying encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn target(file: &Path) -> String {
+    format!("/{}", utf8_percent_encode(file.to_str().expect("a name in UTF-8"), ENCODED))
+}
+
+/// So many files, from all over the site.
+fn pick(folder: &Path, number: usize) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    walk(folder, folder, &mut all);
+    all.sort();
+    let step = (all.len() / number).max(1);
+    let picked: Vec<_> = all.into_iter().step_by(step).take(number).collect();
+    assert_eq!(picked.len(), number, "{} has too few files; {REMEDY}", folder.display());
+    picked
+}
+
+/// Plain files below `folder`, whose names neither begin with a dot nor are links.
+fn walk(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+        let Some(name) = entry.file_name().to_str().map(ToOwned::to_owned) else { continue };
+        if name.starts_with('.') {
+            continue;
+        } else if kind.is_dir() {
+            walk(root, &path, found);
+        } else if kind.is_file() {
+            found.push(path.strip_prefix(root).expect("a path below the root").to_owned());
+        }
+    }
+}
+
+const REMEDY: &str = "install the Rust documentation (`rustup component add rust-docs`) or a large -doc package (Debian: \
+                      rust-doc or python3-doc), or set REGROW_TEST_SITE to a folder of at least 2,400 files";
+
+/// The folder that `REGROW_TEST_SITE` names, the documentation of the Rust toolchain, or a large one of Debian.
+fn real_site() -> PathBuf {
+    if let Some(folder) = std::env::var_os("REGROW_TEST_SITE").filter(|folder| !folder.is_empty()) {
+        return folder.into();
+    }
+    let packages = fs::read_dir("/usr/share/doc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let packages = packages.filter(|path| path.is_dir() && path.to_str().is_some_and(|path| path.ends_with("-doc")));
+    let candidates = toolchain_documentation().into_iter().chain(packages);
+    candidates.into_iter().find(|folder| is_large(folder)).unwrap_or_else(|| panic!("no real site to serve: {REMEDY}"))
+}
+
+fn toolchain_documentation() -> Option<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
+    let sysroot = String::from_utf8(output.stdout).ok()?;
+    Some(Path::new(sysroot.trim()).join("share/doc/rust/html"))
+}
+
+fn is_large(folder: &Path) -> bool {
+    let mut files = Vec::new();
+    walk(folder, folder, &mut files);
+    files.len() >= FILES
+}
