@@ -1,7 +1,7 @@
 //! Whether this worker's loop listens: the rule that spreads connections evenly over the workers. Pure.
 //!
-//! A worker leaves the listener to its siblings while it has more connections than the mean of those that can
-//! take more, plus one, and while its handler is busy. `EPOLLEXCLUSIVE` wakes the same waiter again and again,
+//! A worker leaves the listener to its siblings for a moment when it has clearly more connections than the mean of
+//! those that can take more, and while its handler is busy. `EPOLLEXCLUSIVE` wakes the same waiter again and again,
 //! so a worker goes to the end of that queue after some accepts, by leaving and joining.
 
 use std::time::Duration;
@@ -11,8 +11,10 @@ use crate::board::Mean;
 /// A sibling that has not come round for so long is stuck, and is left out of the mean.
 pub(super) const STUCK_AFTER: Duration = Duration::from_millis(8);
 
-/// How long a worker above the mean stays away before it looks again.
-const RETURN_AFTER: Duration = Duration::from_millis(10);
+/// How long a worker above the mean stays away before it looks again. All may be away at the same time, each
+/// waiting for the others to catch up, so this bounds how long a connection waits for that: with 10 ms, 10,000
+/// clients took 9 s to be let in by two workers.
+const RETURN_AFTER: Duration = Duration::from_millis(1);
 
 /// How long a worker that could not get a descriptor or memory for a connection stays away.
 const STARVED_FOR: Duration = Duration::from_millis(100);
@@ -85,9 +87,10 @@ impl Gate {
     }
 }
 
-/// Whether `own` is above the mean plus one.
+/// Whether `own` is above the mean plus one and a thirty-second of it: the more connections there are, the less it
+/// matters where one more goes, and the less often workers stay away.
 fn is_above(own: u64, mean: Mean) -> bool {
-    own * mean.workers > mean.connections + mean.workers
+    32 * own * mean.workers > 33 * mean.connections + 32 * mean.workers
 }
 
 #[cfg(test)]
@@ -108,12 +111,14 @@ mod tests {
         let mut gate = listening();
         gate.accepted(6, Some(Mean { connections: 20, workers: 4 }), MS);
         assert_eq!(gate.next_move(MS), None, "6 is not above 5 + 1");
+        gate.accepted(1031, Some(Mean { connections: 4000, workers: 4 }), MS);
+        assert_eq!(gate.next_move(MS), None, "nor is 1031 above 1000 + 1 + 1000 / 32");
         gate.accepted(7, Some(Mean { connections: 21, workers: 4 }), MS);
         assert!(!gate.is_open());
         assert_eq!(gate.next_move(MS), Some(Move::Leave));
-        assert_eq!(gate.next_move(10 * MS), None);
-        assert_eq!(gate.next_deadline(), Some(11 * MS));
-        assert_eq!(gate.next_move(11 * MS), Some(Move::Join));
+        assert_eq!(gate.next_move(MS), None);
+        assert_eq!(gate.next_deadline(), Some(2 * MS));
+        assert_eq!(gate.next_move(2 * MS), Some(Move::Join));
     }
 
     #[test]
