@@ -139,7 +139,7 @@ fn a_stop_during_the_start_is_heeded() {
 
 #[test]
 fn workers_whose_master_is_killed_finish_leave_and_free_the_port() {
-    let server = faulty().args(["--processPool", "2"]).start();
+    let server = faulty().args(["--processPool", "4"]).start();
     let workers = server.worker_pids();
     let mut idle = Connection::open(server.address()).unwrap();
     assert_eq!(idle.get("/").unwrap().status, 200);

@@ -8,7 +8,8 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-pub use fetch::{Connection, Reply, get};
+#[allow(unused_imports)]
+pub use fetch::{Connection, Reply, get, get_unix};
 pub use server::{Launch, Server, all_children_of, children_of, is_alive};
 
 /// Nothing that is waited for takes so long, not even on a machine that is busy with other tests.
