@@ -42,7 +42,9 @@ fn clients_in_the_queue_are_served_before_the_server_stops() {
     let worker = server.worker_pids()[0];
     server.signal(worker, Signal::SIGSTOP);
     let mut queued: Vec<_> = (0..30).map(|_| Connection::open(server.address()).unwrap()).collect();
-    queued.iter_mut().for_each(|connection| connection.ask("/").unwrap());
+    for connection in &mut queued {
+        connection.ask("/").unwrap();
+    }
     server.tell(Signal::SIGTERM);
     server.wait_for_log("stopping");
     server.signal(worker, Signal::SIGCONT);
@@ -57,7 +59,9 @@ fn requests_behind_a_slow_one_are_served_before_the_server_stops() {
     let mut server = faulty().start();
     let mut slow = slow_request(&server, 500);
     let mut behind: Vec<_> = (0..10).map(|_| Connection::open(server.address()).unwrap()).collect();
-    behind.iter_mut().for_each(|connection| connection.ask("/").unwrap());
+    for connection in &mut behind {
+        connection.ask("/").unwrap();
+    }
     server.tell(Signal::SIGTERM);
     assert_eq!(slow.answer().expect("an answer").status, 200);
     for connection in &mut behind {
@@ -83,7 +87,9 @@ fn a_client_that_has_connected_and_said_nothing_yet_is_served_within_drain_delay
 fn idle_connections_do_not_delay_a_stop() {
     let mut server = faulty().args(["--processPool", "2"]).start();
     let mut idle: Vec<_> = (0..20).map(|_| Connection::open(server.address()).unwrap()).collect();
-    idle.iter_mut().for_each(|connection| assert_eq!(connection.get("/").unwrap().status, 200));
+    for connection in &mut idle {
+        assert_eq!(connection.get("/").unwrap().status, 200);
+    }
     let begun = Instant::now();
     assert_eq!(server.stop(), 0);
     assert!(begun.elapsed() < Duration::from_secs(8), "it took {:?}", begun.elapsed());

@@ -85,10 +85,16 @@ fn a_server_without_a_pool_replaces_its_only_worker_too() {
 fn clients_that_wait_in_the_queue_survive_the_death_of_every_worker() {
     let server = pool("2");
     let workers = server.worker_pids();
-    workers.iter().for_each(|&pid| server.signal(pid, Signal::SIGSTOP));
+    for &pid in &workers {
+        server.signal(pid, Signal::SIGSTOP);
+    }
     let mut waiting: Vec<_> = (0..20).map(|_| Connection::open(server.address()).unwrap()).collect();
-    waiting.iter_mut().for_each(|connection| connection.ask("/").unwrap());
-    workers.iter().for_each(|&pid| server.signal(pid, Signal::SIGKILL));
+    for connection in &mut waiting {
+        connection.ask("/").unwrap();
+    }
+    for &pid in &workers {
+        server.signal(pid, Signal::SIGKILL);
+    }
     for connection in &mut waiting {
         assert_eq!(connection.answer().expect("an answer from a new worker").status, 200);
     }
@@ -139,10 +145,14 @@ fn hup_usr1_and_usr2_end_neither_master_nor_workers() {
     let before = server.worker_pids();
     for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
         server.tell(signal);
-        before.iter().for_each(|&pid| server.signal(pid, signal));
+        for &pid in &before {
+            server.signal(pid, signal);
+        }
         server.wait_for_log(&format!("{signal} ignored"));
     }
-    before.iter().for_each(|&pid| server.signal(pid, Signal::SIGINT));
+    for &pid in &before {
+        server.signal(pid, Signal::SIGINT);
+    }
     who_answers(&server);
     assert_eq!(server.worker_pids().len(), 2);
     assert!(before.iter().all(|&pid| is_alive(pid)));

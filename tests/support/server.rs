@@ -86,7 +86,8 @@ impl Launch {
     pub fn spawn(self) -> Server {
         let mut command = self.command();
         let child = command.spawn().unwrap_or_else(|cause| panic!("cannot start {command:?}: {cause}"));
-        Server { pid: child.id().cast_signed(), child, status: None, folder: self.folder, told: format!("{command:?}") }
+        let pid = i32::try_from(child.id()).expect("a pid");
+        Server { pid, child, status: None, folder: self.folder, told: format!("{command:?}") }
     }
 
     fn command(&self) -> Command {
@@ -183,7 +184,8 @@ impl Server {
     }
 
     pub fn signal(&self, pid: i32, signal: Signal) {
-        kill(Pid::from_raw(pid), signal).unwrap_or_else(|cause| panic!("cannot send {signal} to {pid}: {cause}"));
+        kill(Pid::from_raw(pid), signal)
+            .unwrap_or_else(|cause| panic!("cannot send {signal} to {pid} of {}: {cause}", self.told));
     }
 
     /// Sends a signal to the master.
