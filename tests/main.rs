@@ -4,9 +4,9 @@
 
 mod support;
 
+mod cli;
 mod http_corpus;
 mod http_requests;
-mod cli;
 mod idle;
 mod logs;
 mod real_site;

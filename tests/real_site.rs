@@ -33,7 +33,9 @@ fn a_real_site_arrives_whole_while_workers_are_killed() {
         let read: Vec<_> = readers.into_iter().map(ScopedJoinHandle::join).collect();
         visit.over.store(true, Ordering::SeqCst);
         let kills = killer.join().expect("a killer that went on");
-        read.into_iter().for_each(|read| read.expect("a reader that has read all"));
+        for read in read {
+            read.expect("a reader that has read all");
+        }
         kills
     });
 
@@ -151,7 +153,8 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) {
         let Some(name) = entry.file_name().to_str().map(ToOwned::to_owned) else { continue };
         if name.starts_with('.') {
             continue;
-        } else if kind.is_dir() {
+        }
+        if kind.is_dir() {
             walk(root, &path, found);
         } else if kind.is_file() {
             found.push(path.strip_prefix(root).expect("a path below the root").to_owned());

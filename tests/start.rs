@@ -1,1 +1,114 @@
-//! x
+//! Starts that fail, wholly or in part, and the first process of a container.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+use crate::support::{Launch, Server, all_children_of, children_of, get, skip, wait_until};
+
+fn failing(how: &str) -> Launch {
+    Launch::example("faulty").args(["--processPool", "2"]).env("FAULTY_START", how)
+}
+
+#[test]
+fn a_site_that_cannot_be_built_ends_the_start_with_3_and_the_reason() {
+    let mut server = failing("error").spawn();
+    assert_eq!(server.exit_code(), 3);
+    server.wait_for_log("cannot build the site: the database is asleep");
+    let end = server.wait_for_log("cannot start: every worker failed 3x before it was ready");
+    assert!(end.contains("exit code 1"), "{end}");
+    assert!(server.log().contains("its last words: cannot build the site: the database is asleep"));
+}
+
+#[test]
+fn a_site_that_panics_ends_the_start_with_3_and_the_message() {
+    let mut server = failing("panic").spawn();
+    assert_eq!(server.exit_code(), 3);
+    let death = server.wait_for_log("died before it was ready: exit code 101");
+    assert!(death.contains("its last words: panic at") && death.contains("no such table"), "{death}");
+}
+
+#[test]
+fn a_site_that_exits_ends_the_start_with_3_and_its_code() {
+    let mut server = failing("exit").spawn();
+    assert_eq!(server.exit_code(), 3);
+    server.wait_for_log("died before it was ready: exit code 7");
+}
+
+#[test]
+fn a_site_that_hangs_ends_the_start_with_3_after_start_timeout() {
+    let mut server = failing("hang").args(["--startTimeout", "400ms"]).spawn();
+    assert_eq!(server.exit_code(), 3);
+    let end = server.wait_for_log("cannot start: no worker was ready within startTimeout=400ms");
+    assert!(end.contains(" error master pid="), "{end}");
+}
+
+#[test]
+fn a_slot_that_fails_backs_off_while_the_others_serve() {
+    let server = failing("error").env("FAULTY_SLOT", "1").spawn();
+    for pause in ["100ms", "200ms", "400ms"] {
+        server.wait_for_log(&format!("before it was ready: next attempt in {pause}"));
+        let reply = get(server.address(), "/").expect("an answer");
+        assert!(reply.text().starts_with("worker=0 "), "{}", reply.text());
+    }
+}
+
+#[test]
+fn a_slot_that_hangs_is_killed_after_start_timeout_while_the_others_serve() {
+    let server = failing("hang").env("FAULTY_SLOT", "1").args(["--startTimeout", "300ms"]).spawn();
+    server.wait_for_log("was killed, because it was not ready within startTimeout");
+    assert_eq!(get(server.address(), "/").expect("an answer").status, 200);
+}
+
+#[test]
+fn as_the_first_process_of_a_container_it_reaps_orphans_and_stops_on_term() {
+    let namespace = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let allowed = Command::new(namespace[0]).args(&namespace[1..]).arg("true").output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        return skip("the first process of a container", "`unshare --pid` is not permitted here");
+    }
+    let mut server = Launch::example("faulty").args(["--processPool", "2"]).through(&namespace).start();
+    server.wait_for_log("master pid=1: ");
+    let master = children_of(server.pid())[0];
+    assert_eq!(get(server.address(), "/orphan").expect("an answer").status, 200);
+    let orphans = || all_children_of(master).into_iter().filter(|&pid| name_of(pid) == "sleep").count();
+    wait_until("the orphan adopted", || (orphans() == 1).then_some(()));
+    wait_until("the orphan reaped", || (orphans() == 0).then_some(()));
+    assert_eq!(all_children_of(master).len(), 2);
+    kill(Pid::from_raw(master), Signal::SIGTERM).expect("a master to stop");
+    assert_eq!(server.exit_code(), 0);
+}
+
+fn name_of(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+#[test]
+fn a_fork_that_fails_is_tried_again_while_the_others_serve() {
+    if !Uid::effective().is_root() {
+        return skip("a fork that fails", "only root can become a user with a limit of its own");
+    }
+    // A user of whom there is no other process.
+    let user = (1_000_000 + std::process::id()).to_string();
+    let become_user = ["prlimit", "--nproc=2:", "setpriv", "--reuid", &user, "--clear-groups"];
+    let may_run = Command::new(become_user[0]).args(&become_user[1..]).arg(env!("CARGO_BIN_EXE_regrow")).output();
+    if !may_run.is_ok_and(|output| output.status.code() == Some(2)) {
+        return skip("a fork that fails", "another user cannot run the program where it was built");
+    }
+    let server = Launch::regrow().args(["--processPool", "2", "--accessLog", "off"]).through(&become_user).spawn();
+    let line = server.wait_for_log("could not be forked");
+    assert!(line.contains("next attempt in") && line.contains("the others go on"), "{line}");
+    assert_eq!(get(server.address(), "/").expect("an answer").status, 200);
+    allow_processes(&server, &user);
+    server.wait_until_complete(0);
+}
+
+/// As that user: it takes a privilege that root may lack to change the limits of others.
+fn allow_processes(server: &Server, user: &str) {
+    let pid = format!("--pid={}", server.pid());
+    let raise = ["setpriv", "--reuid", user, "--clear-groups", "prlimit", "--nproc=64:", &pid];
+    let raised = Command::new(raise[0]).args(&raise[1..]).status();
+    assert!(raised.is_ok_and(|status| status.success()), "the user may raise its own limit");
+}

@@ -86,9 +86,8 @@ fn signal(received: Received) -> Option<Input> {
         Received::SIGTTOU => Signal::Ttou,
         Received::SIGWINCH => Signal::Winch,
         Received::SIGHUP | Received::SIGUSR1 | Received::SIGUSR2 => {
-            log::warn!(
-                "{received} ignored: this version cannot reload, reopen or upgrade yet; stop and start it instead"
-            );
+            let name = received.as_str().trim_start_matches("SIG");
+            log::warn!("{name} ignored: this version cannot reload, reopen logs or upgrade; stop and start it instead");
             return None;
         }
         _ => return None,

@@ -111,12 +111,13 @@ impl Loop {
 
     /// The machine has no descriptor or no memory for another connection: those that wait, wait a little longer.
     fn starve(&mut self, cause: &io::Error) {
-        log::error!(
-            "cannot accept a connection: {cause}; trying again in a moment (open connections: {}; raise the limit \
-             of open files or lower maxConnections)",
-            self.table.len()
-        );
-        self.gate.starved(self.env.now);
+        if self.gate.starved(self.env.now) {
+            log::error!(
+                "cannot accept a connection: {cause}; trying ten times a second from now on (open connections: {}; \
+                 raise the limit of open files or lower maxConnections)",
+                self.table.len()
+            );
+        }
         if let Some(index) = self.timers.oldest(Timer::KeepAlive) {
             self.cut(index);
         }

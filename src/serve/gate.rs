@@ -43,20 +43,24 @@ pub(super) struct Gate {
     /// The worker accepts no more.
     pub closed: bool,
     away_until: Option<Duration>,
+    /// The last accept failed for want of something.
+    starving: bool,
 }
 
 impl Gate {
     /// A connection was accepted, of which the worker now has `own`.
     pub fn accepted(&mut self, own: usize, mean: Option<Mean>, now: Duration) {
         self.accepts += 1;
+        self.starving = false;
         if mean.is_some_and(|mean| is_above(own as u64, mean)) {
             self.away_until = Some(now + RETURN_AFTER);
         }
     }
 
-    /// No descriptor or no memory was left for a connection.
-    pub fn starved(&mut self, now: Duration) {
+    /// No descriptor or no memory was left for a connection. Returns whether that is news.
+    pub fn starved(&mut self, now: Duration) -> bool {
         self.away_until = Some(now + STARVED_FOR);
+        !std::mem::replace(&mut self.starving, true)
     }
 
     /// Whether to go on accepting within this turn.
@@ -162,7 +166,8 @@ mod tests {
     #[test]
     fn a_worker_out_of_descriptors_stays_away_for_a_while() {
         let mut gate = listening();
-        gate.starved(MS);
+        assert!(gate.starved(MS), "that is news");
+        assert!(!gate.starved(MS), "and then no more");
         assert_eq!(gate.next_move(50 * MS), Some(Move::Leave));
         assert_eq!(gate.next_move(101 * MS), Some(Move::Join));
     }

@@ -3,12 +3,14 @@
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use super::PATIENCE;
 
 /// A kept connection.
-pub struct Connection {
-    reader: BufReader<TcpStream>,
+pub struct Connection<S = TcpStream> {
+    reader: BufReader<S>,
 }
 
 /// A response.
@@ -28,6 +30,20 @@ impl Connection {
         Ok(Self { reader: BufReader::new(stream) })
     }
 
+    pub fn local_address(&self) -> SocketAddr {
+        self.reader.get_ref().local_addr().expect("an address")
+    }
+}
+
+impl Connection<UnixStream> {
+    pub fn open_unix(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { reader: BufReader::new(stream) })
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
     pub fn get(&mut self, target: impl Display) -> io::Result<Reply> {
         self.ask(target)?;
         self.answer()
@@ -61,10 +77,6 @@ impl Connection {
     pub fn is_closed(&mut self) -> bool {
         matches!(self.reader.read(&mut [0]), Ok(0))
     }
-
-    pub fn local_address(&self) -> SocketAddr {
-        self.reader.get_ref().local_addr().expect("an address")
-    }
 }
 
 impl Reply {
@@ -76,6 +88,11 @@ impl Reply {
 /// One request on a connection of its own.
 pub fn get(to: SocketAddr, target: impl Display) -> io::Result<Reply> {
     Connection::open(to)?.get(target)
+}
+
+/// One request on a socket file.
+pub fn get_unix(path: &Path, target: impl Display) -> io::Result<Reply> {
+    Connection::open_unix(path)?.get(target)
 }
 
 fn content_length(head: &str) -> usize {

@@ -10,8 +10,8 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, End, Framing, checksum, curl, pattern, post, request, time};
-pub use fetch::{Connection, Reply, get};
-pub use server::{Launch, Server, children_of, is_alive};
+pub use fetch::{Connection, Reply, get, get_unix};
+pub use server::{Launch, Server, all_children_of, children_of, is_alive};
 
 /// Nothing that is waited for takes so long, not even on a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -30,7 +30,7 @@ impl Launch {
         Self::new(env!("CARGO_BIN_EXE_regrow").into()).arg("serve")
     }
 
-    /// An application among the examples of this crate, which `cargo test` builds too.
+    /// An application among the examples of this crate. `cargo test` builds them too, but not when it is given `--test`.
     pub fn example(name: &str) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_regrow")).with_file_name("examples").join(name);
         assert!(program.exists(), "{} is missing: run `cargo build --examples` first", program.display());
@@ -86,7 +86,8 @@ impl Launch {
     pub fn spawn(self) -> Server {
         let mut command = self.command();
         let child = command.spawn().unwrap_or_else(|cause| panic!("cannot start {command:?}: {cause}"));
-        Server { pid: child.id().cast_signed(), child, status: None, folder: self.folder, told: format!("{command:?}") }
+        let pid = i32::try_from(child.id()).expect("a pid");
+        Server { pid, child, status: None, folder: self.folder, told: format!("{command:?}") }
     }
 
     fn command(&self) -> Command {
@@ -183,7 +184,8 @@ impl Server {
     }
 
     pub fn signal(&self, pid: i32, signal: Signal) {
-        kill(Pid::from_raw(pid), signal).unwrap_or_else(|cause| panic!("cannot send {signal} to {pid}: {cause}"));
+        kill(Pid::from_raw(pid), signal)
+            .unwrap_or_else(|cause| panic!("cannot send {signal} to {pid} of {}: {cause}", self.told));
     }
 
     /// Sends a signal to the master.
@@ -220,22 +222,28 @@ impl Drop for Server {
 
 /// The processes whose parent is `pid`, dead ones that were not reaped left out.
 pub fn children_of(pid: i32) -> Vec<i32> {
-    let processes = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&child| parent_of_living(child) == Some(pid)).collect()
+    let mut children = all_children_of(pid);
+    children.retain(|&child| is_alive(child));
+    children
 }
 
-/// proc(5): the state and the parent are the two fields after the name, which stands in parentheses and may hold anything.
-fn parent_of_living(pid: i32) -> Option<i32> {
+/// The processes whose parent is `pid`, also those that are dead and not reaped.
+pub fn all_children_of(pid: i32) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&child| state_and_parent(child).is_some_and(|(_, parent)| parent == pid)).collect()
+}
+
+/// proc(5): these are the two fields after the name, which stands in parentheses and may hold anything.
+fn state_and_parent(pid: i32) -> Option<(char, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit(')').next()?.split_whitespace();
-    let state = fields.next()?;
-    if state == "Z" || state == "X" { None } else { fields.next()?.parse().ok() }
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
 /// Whether the process runs; one that is dead and was not reaped does not.
 pub fn is_alive(pid: i32) -> bool {
-    parent_of_living(pid).is_some()
+    state_and_parent(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
 }
 
 fn is_complete(line: &str) -> bool {
