@@ -5,6 +5,7 @@ mod text;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,12 +49,14 @@ mod header {
 /// Words of a record.
 mod field {
     pub(super) const PID: usize = 0;
+    pub(super) const TAKES_CONNECTIONS: usize = 4;
     pub(super) const CONNECTIONS: usize = 1;
     pub(super) const BUSY: usize = 2;
     pub(super) const TURN_SINCE: usize = 3;
     pub(super) const ACCEPTED: usize = 8;
     pub(super) const SERVED: usize = 9;
     pub(super) const RUNNING: usize = 10;
+    pub(super) const CLIENT: std::ops::Range<usize> = 12..16;
     pub(super) const REQUEST: std::ops::Range<usize> = 16..64;
     pub(super) const LAST_WORDS: std::ops::Range<usize> = 64..128;
 }
@@ -71,6 +74,17 @@ impl Board {
         let in_use = &self.words[header::RECORDS_IN_USE];
         in_use.fetch_max(place as u64 + 1, Ordering::Relaxed);
         self.at(place)
+    }
+
+    /// The record of a worker that has just died, which takes no more connections; `None` when it died before it
+    /// served.
+    pub fn bury(&self, pid: i32) -> Option<Record> {
+        let pid = u64::from(pid.unsigned_abs());
+        let mut records = (0..self.records_in_use()).map(|place| self.at(place));
+        let record = records.find(|record| record.word(field::PID).load(Ordering::Relaxed) == pid)?;
+        record.set(field::PID, 0);
+        record.close();
+        Some(record)
     }
 
     /// Tells the workers whether an end of theirs is the end of the whole server: then they go on accepting for
@@ -135,11 +149,12 @@ impl Record {
     /// The worker is there and takes connections.
     pub fn open(&self, pid: i32) {
         self.set(field::PID, u64::from(pid.unsigned_abs()));
+        self.set(field::TAKES_CONNECTIONS, 1);
     }
 
     /// The worker takes no more connections, or is gone.
     pub fn close(&self) {
-        self.set(field::PID, 0);
+        self.set(field::TAKES_CONNECTIONS, 0);
     }
 
     /// How many connections are open.
@@ -167,10 +182,12 @@ impl Record {
         self.increment(field::ACCEPTED);
     }
 
-    /// A request is complete and goes to its handler; its words are what the master quotes should this worker die.
-    pub fn begin_request(&self, method: &str, target: &[u8], client: &dyn fmt::Display) {
+    /// A request of a client, or of one without an address, is complete and goes to its handler; the master quotes it
+    /// should this worker die.
+    pub fn begin_request(&self, method: &str, target: &[u8], client: Option<SocketAddr>) {
         self.increment(field::RUNNING);
-        text::write(&self.words[field::REQUEST], &[method.as_bytes(), b" ", target], client);
+        text::write(&self.words[field::REQUEST], &[method.as_bytes(), b" ", target]);
+        text::write_address(&self.words[field::CLIENT], client);
     }
 
     /// A request was answered.
@@ -187,7 +204,7 @@ impl Record {
 
     /// The worker's last words: why it will end.
     pub fn set_last_words(&self, words: &str) {
-        text::write(&self.words[field::LAST_WORDS], &[words.as_bytes()], &"");
+        text::write(&self.words[field::LAST_WORDS], &[words.as_bytes()]);
     }
 
     /// How many requests were answered.
@@ -202,7 +219,11 @@ impl Record {
 
     /// The last request that was handed to a handler, if any was.
     pub fn last_request(&self) -> Option<String> {
-        text::read(&self.words[field::REQUEST])
+        let request = text::read(&self.words[field::REQUEST])?;
+        Some(match text::read_address(&self.words[field::CLIENT]) {
+            Some(client) => format!("{request} from {client}"),
+            None => request,
+        })
     }
 
     /// Why the worker ended, if it could say.
@@ -214,7 +235,7 @@ impl Record {
         let load = |field| self.word(field).load(Ordering::Relaxed);
         let turn_since = load(field::TURN_SINCE);
         let stuck = turn_since != 0 && millis(now).saturating_sub(turn_since) > millis(stuck_after);
-        load(field::PID) != 0 && load(field::BUSY) == 0 && !stuck
+        load(field::TAKES_CONNECTIONS) != 0 && load(field::BUSY) == 0 && !stuck
     }
 
     fn word(&self, field: usize) -> &'static AtomicU64 {
@@ -275,13 +296,25 @@ mod tests {
     fn a_record_remembers_the_last_request_and_how_many_run() {
         let record = Board::new(1).unwrap().record(0, 1);
         assert_eq!((record.last_request(), record.last_words()), (None, None));
-        record.begin_request("GET", b"/a?b", &"192.0.2.1:99");
-        record.begin_request("POST", b"/c", &"192.0.2.1:99");
+        record.begin_request("GET", b"/a?b", None);
+        assert_eq!(record.last_request().unwrap(), "GET /a?b");
+        record.begin_request("POST", b"/c", Some("192.0.2.1:99".parse().unwrap()));
         record.end_request();
-        assert_eq!(record.last_request().unwrap(), "POST /c 192.0.2.1:99");
+        assert_eq!(record.last_request().unwrap(), "POST /c from 192.0.2.1:99");
         assert_eq!((record.running(), record.served()), (1, 1));
         record.set_last_words("out of ideas");
         assert_eq!(record.last_words().unwrap(), "out of ideas");
+    }
+
+    #[test]
+    fn a_dead_worker_is_buried_once_and_takes_no_more_connections() {
+        let board = Board::new(4).unwrap();
+        let record = open(&board, 2, 5);
+        record.end_request();
+        assert!(board.bury(99).is_none());
+        assert_eq!(board.bury(100).unwrap().served(), 1);
+        assert_eq!(board.mean_connections(MS, 8 * MS), None);
+        assert!(board.bury(100).is_none());
     }
 
     #[test]

@@ -1,34 +1,23 @@
-//! Text in shared words: written often and cheaply, read after its writer has died, or while it writes: then the
-//! text may be torn, but never anything but text.
+//! Text and addresses in shared words: written often and cheaply, read after the writer has died, or while it writes:
+//! then the text may be torn, but never anything but text.
 
-use std::fmt::{Display, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Room for the longest text; what is longer is cut off.
-const MAX_BYTES: usize = 63 * 8;
-
-/// Writes `pieces`, a blank and `last` (nothing, where `last` prints nothing) into `words`, the first of which
-/// holds the length.
-pub(super) fn write(words: &[AtomicU64], pieces: &[&[u8]], last: &dyn Display) {
-    let mut line = Line { bytes: [0; MAX_BYTES], len: 0, room: ((words.len() - 1) * 8).min(MAX_BYTES) };
-    // The client's address is the shorter part and must not be lost behind a long target.
-    let reserved = 56;
-    line.room -= reserved;
+/// Writes `pieces` into `words`, the first of which holds the length; what has no room is cut off.
+pub(super) fn write(words: &[AtomicU64], pieces: &[&[u8]]) {
+    let mut bytes = [0; 8 * 63];
+    let room = bytes.len().min((words.len() - 1) * 8);
+    let mut len = 0;
     for piece in pieces {
-        line.push(piece);
+        let n = piece.len().min(room - len);
+        bytes[len..len + n].copy_from_slice(&piece[..n]);
+        len += n;
     }
-    line.room += reserved;
-    let before = line.len;
-    line.push(b" ");
-    // Writing to a line cannot fail.
-    let _ = write!(line, "{last}");
-    if line.len == before + 1 {
-        line.len = before;
-    }
-    words[0].store(line.len as u64, Ordering::Relaxed);
-    for (word, bytes) in words[1..].iter().zip(line.bytes[..line.len].chunks(8)) {
-        let mut eight = [0; 8];
-        eight[..bytes.len()].copy_from_slice(bytes);
+    words[0].store(len as u64, Ordering::Relaxed);
+    // The last word is filled up with the zeros behind the text.
+    for (word, eight) in words[1..].iter().zip(bytes[..len.next_multiple_of(8)].chunks_exact(8)) {
+        let eight = eight.try_into().unwrap_or_default();
         word.store(u64::from_ne_bytes(eight), Ordering::Relaxed);
     }
 }
@@ -41,26 +30,33 @@ pub(super) fn read(words: &[AtomicU64]) -> Option<String> {
     (len > 0).then(|| String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
-/// A line of limited length on the stack.
-struct Line {
-    bytes: [u8; MAX_BYTES],
-    len: usize,
-    room: usize,
-}
-
-impl Line {
-    fn push(&mut self, bytes: &[u8]) {
-        let n = bytes.len().min(self.room.saturating_sub(self.len));
-        self.bytes[self.len..self.len + n].copy_from_slice(&bytes[..n]);
-        self.len += n;
+/// Writes an address into three words, all as an IPv6 address: high half, low half, port and one more bit.
+pub(super) fn write_address(words: &[AtomicU64], address: Option<SocketAddr>) {
+    const PRESENT: u64 = 1 << 16;
+    let (high, low, port) = match address {
+        None => (0, 0, 0),
+        Some(address) => {
+            let bits = match address.ip() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+                IpAddr::V6(ip) => ip.to_bits(),
+            };
+            #[allow(clippy::cast_possible_truncation)] // the low half is wanted
+            let halves = ((bits >> 64) as u64, bits as u64);
+            (halves.0, halves.1, PRESENT | u64::from(address.port()))
+        }
+    };
+    for (word, value) in words.iter().zip([high, low, port]) {
+        word.store(value, Ordering::Relaxed);
     }
 }
 
-impl Write for Line {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.push(text.as_bytes());
-        Ok(())
-    }
+/// The address that was written, if one was.
+pub(super) fn read_address(words: &[AtomicU64]) -> Option<SocketAddr> {
+    let [high, low, port] = [0, 1, 2].map(|n: usize| words[n].load(Ordering::Relaxed));
+    #[allow(clippy::cast_possible_truncation)] // the bit above the port is not part of it
+    let port = (port != 0).then_some(port as u16)?;
+    let ip = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
+    Some(SocketAddr::new(ip.to_canonical(), port))
 }
 
 #[cfg(test)]
@@ -72,21 +68,31 @@ mod tests {
     }
 
     #[test]
-    fn a_long_target_is_cut_but_the_client_is_kept() {
+    fn a_long_text_is_cut_off() {
         let words = words();
-        write(&words, &[b"GET ", &[b'x'; 5000]], &"[2001:db8::1]:65535");
+        write(&words, &[b"GET ", &[b'x'; 5000]]);
         let text = read(&words).unwrap();
-        assert!(text.starts_with("GET xxx") && text.ends_with("x [2001:db8::1]:65535"), "{text}");
-        assert!(text.len() <= 47 * 8);
+        assert!(text.starts_with("GET xxx") && text.len() == 47 * 8, "{text}");
     }
 
     #[test]
     fn every_length_is_read_back() {
         for len in 0..=200 {
             let (words, text) = (words(), "é".repeat(len / 2) + &"a".repeat(len % 2));
-            write(&words, &[text.as_bytes()], &"");
+            write(&words, &[text.as_bytes()]);
             assert_eq!(read(&words).unwrap_or_default(), text);
         }
+    }
+
+    #[test]
+    fn addresses_are_read_back() {
+        let words = words();
+        for address in ["192.0.2.1:0", "[2001:db8::1]:65535", "[::1]:80", "0.0.0.0:1"] {
+            write_address(&words, Some(address.parse().unwrap()));
+            assert_eq!(read_address(&words).unwrap().to_string(), address);
+        }
+        write_address(&words, None);
+        assert_eq!(read_address(&words), None);
     }
 
     #[test]

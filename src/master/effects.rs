@@ -107,6 +107,14 @@ impl Effects {
         pids
     }
 
+    /// A child is dead: whatever is said of it, its requests are counted, and its siblings no longer count on it.
+    pub fn bury(&mut self, pid: i32) {
+        if let Some(record) = self.board.bury(pid) {
+            self.served += record.served();
+            self.cut_off += record.running();
+        }
+    }
+
     fn spawn(&mut self, slot: u32, generation: u32) -> Input {
         self.board.record(slot, generation).clear();
         match process::fork_child(|| self.be_born(slot, generation)) {
@@ -139,7 +147,7 @@ impl Effects {
         })
     }
 
-    fn begin_stop(&self, accept_deadline: Duration) {
+    fn begin_stop(&mut self, accept_deadline: Duration) {
         self.board.set_stopping(accept_deadline.saturating_sub(sys::clock::monotonic()));
         for listener in &self.setup.listeners {
             if let Err(cause) = listener.stop_deferring() {
@@ -147,14 +155,13 @@ impl Effects {
             }
             listener.remove_file();
         }
+        // What connects after the last worker has left would wait for nobody if the master still listened.
+        self.setup.listeners.clear();
     }
 
     /// A death, its reason if the worker could say it, and what it was doing.
-    fn explain(&mut self, death: &Death) {
+    fn explain(&self, death: &Death) {
         let record = self.board.record(death.worker.worker, death.worker.generation);
-        record.close();
-        self.served += record.served();
-        self.cut_off += record.running();
         log::log!(death.level(), "{death}{}", Circumstances { death, record });
     }
 

@@ -53,9 +53,10 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
         effects.wait(machine.next_deadline())?;
         inputs.extend(effects.signals().into_iter().filter_map(signal));
         inputs.extend(effects.reports().into_iter().map(|pid| Input::Ready { pid }));
-        inputs.extend(
-            std::iter::from_fn(sys::process::reap).map(|(pid, ended)| Input::Exited { pid, exit: exit(ended) }),
-        );
+        while let Some((pid, ended)) = sys::process::reap() {
+            effects.bury(pid);
+            inputs.push_back(Input::Exited { pid, exit: exit(ended) });
+        }
         if machine.next_deadline().is_some_and(|deadline| deadline <= sys::clock::monotonic()) {
             inputs.push_back(Input::Deadline);
         }

@@ -226,7 +226,7 @@ impl<'a> Drive<'a> {
         }
         underway.may_block = executor::may_block(self.env.handler.as_ref(), &request);
         let may_block = underway.may_block;
-        self.env.record.begin_request(underway.method.as_str(), &underway.target, &self.connection.client);
+        self.env.record.begin_request(underway.method.as_str(), &underway.target, self.connection.client.address());
         self.flight.underway = Some(underway);
         self.flight.phase = Phase::Handling;
         let exchange = Exchange::new(request, self.connection.client, key, self.env.outbox.clone());

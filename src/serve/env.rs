@@ -130,7 +130,7 @@ impl Env {
     /// Logs an exchange that is over, answered or not.
     pub fn log(&mut self, client: Client, of: &Underway) {
         self.log_entry(&Entry {
-            client: ip(client),
+            client: client.address().map(|address| address.ip()),
             time: self.wall,
             method: of.method.as_str(),
             target: &of.target,
@@ -146,7 +146,7 @@ impl Env {
     /// Logs a refusal of what was no whole request.
     pub fn log_refusal(&mut self, client: Client, status: StatusCode, body_bytes: u64) {
         self.log_entry(&Entry {
-            client: ip(client),
+            client: client.address().map(|address| address.ip()),
             time: self.wall,
             method: "-",
             target: b"",
@@ -182,12 +182,5 @@ impl Env {
 
     pub fn log_deadline(&self) -> Option<Duration> {
         self.log_deadline
-    }
-}
-
-fn ip(client: Client) -> Option<std::net::IpAddr> {
-    match client {
-        Client::Ip(address) => Some(address.ip()),
-        Client::Unix => None,
     }
 }

@@ -59,33 +59,33 @@ pub(crate) fn live(birth: Birth<'_>) -> i32 {
 }
 
 fn serve(birth: Birth<'_>) -> Result<(), String> {
-    let Birth { identity, record, board, signals, master_lives, .. } = birth;
+    let Birth { identity, record, signals, master_lives, .. } = birth;
     let site = (birth.factory)(&identity).map_err(|why| format!("cannot build the site: {why}"))?;
     let access = AccessLog::new(birth.access_log, birth.access_format, identity);
-    let handler = Arc::new(site);
-    let mut serving = Loop::new(&birth.settings, birth.listeners, handler, access, board, record)
+    let mut serving = Loop::new(&birth.settings, birth.listeners, Arc::new(site), access, birth.board, record)
         .and_then(|serving| serving.watch(signals.as_fd()).map(|()| serving))
         .and_then(|serving| serving.watch(master_lives.as_fd()).map(|()| serving))
         .map_err(|why| format!("cannot start the loop: {why}"))?;
     record.open(identity.pid);
     pipe::tell(birth.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
-    loop {
-        match serving.turn().map_err(|why| format!("the loop cannot go on: {why}"))? {
-            Turn::Served => {}
-            Turn::Finished => break,
-            Turn::Watched => {
+    let end = loop {
+        match serving.turn() {
+            Ok(Turn::Served) => {}
+            Ok(Turn::Finished) => break Ok(()),
+            Ok(Turn::Watched) => {
                 if signals.take().into_iter().any(asks_to_leave) {
-                    serving.leave(board.stopping().unwrap_or_default(), None);
+                    serving.leave(birth.board.stopping().unwrap_or_default(), None);
                 }
                 if pipe::hear(master_lives, &mut [0]) == Heard::End {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     serving.leave(Duration::ZERO, Some(birth.graceful_timeout));
                 }
             }
+            Err(why) => break Err(format!("the loop cannot go on: {why}")),
         }
-    }
+    };
     serving.flush_log();
-    Ok(())
+    end
 }
 
 /// Signals that mean something to the master only are ignored.
