@@ -85,6 +85,8 @@ pub(super) struct Flight {
     /// What follows `out`.
     pub source: Source,
     pub ending: Ending,
+    /// How much of what was sent the client had not taken when the write timer ran out last.
+    pub untaken: Option<i32>,
 }
 
 /// Where an exchange is.
@@ -171,6 +173,11 @@ impl Flight {
     /// Whether the next bytes of input may be looked at.
     pub fn may_consume(&self) -> bool {
         self.phase == Phase::Receiving && self.ending == Ending::Keep && self.out.len() < KEPT_CAPACITY
+    }
+
+    /// Whether a response has begun that is not wholly in the kernel's hands.
+    pub fn is_sending(&self) -> bool {
+        self.underway.is_some() || self.sent < self.out.len()
     }
 
     /// Prepares it for another connection.
