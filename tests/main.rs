@@ -5,5 +5,7 @@
 mod support;
 
 mod http_corpus;
+mod http_handlers;
 mod http_requests;
+mod http_responses;
 mod supervision;
