@@ -21,6 +21,8 @@ pub(super) struct Connection {
     /// Bytes, the end or an error may be there to be received (edge-triggered: known until EAGAIN).
     pub readable: bool,
     pub writable: bool,
+    /// The client has ended its side: behind the last byte the end is there to be received, of which epoll tells no more.
+    pub ended: bool,
     /// At least one request was answered here.
     pub kept: bool,
     /// Everything is sent and said; what the client still sends is thrown away until it hears of the end.
@@ -41,7 +43,8 @@ impl Connection {
     /// A connection that was just accepted: its first request is probably there.
     pub const fn new(socket: OwnedFd, client: Client) -> Self {
         let watched = Watched::Nothing;
-        Self { socket, client, flight: None, readable: true, writable: true, kept: false, lingering: false, watched }
+        let (readable, writable, ended, kept, lingering) = (true, true, false, false, false);
+        Self { socket, client, flight: None, readable, writable, ended, kept, lingering, watched }
     }
 
     /// Sees to it that the loop hears of what this connection waits for.

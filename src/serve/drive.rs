@@ -108,7 +108,7 @@ impl<'a> Drive<'a> {
             Ok(0) => Some(Outcome::Close),
             Ok(n) => {
                 // Less than asked for: there is no more, and epoll tells of the next (epoll(7)).
-                self.connection.readable = n == buffer.len();
+                self.connection.readable = n == buffer.len() || self.connection.ended;
                 self.left_bytes = self.left_bytes.saturating_sub(n);
                 self.progress = true;
                 self.take_in(&buffer[..n]);

@@ -220,7 +220,8 @@ impl Loop {
                     // its place away, comes later.
                     let Some(connection) = self.table.get_mut(index) else { continue };
                     let failed = event.is_error();
-                    connection.readable |= event.is_readable() || event.is_read_closed() || failed;
+                    connection.ended |= event.is_read_closed() || failed;
+                    connection.readable |= event.is_readable() || connection.ended;
                     connection.writable |= event.is_writable() || event.is_write_closed() || failed;
                     self.drive(index);
                 }
