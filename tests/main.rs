@@ -6,6 +6,7 @@ mod support;
 
 mod cli;
 mod http_corpus;
+mod http_handlers;
 mod http_requests;
 mod idle;
 mod logs;
@@ -13,4 +14,5 @@ mod real_site;
 mod sockets;
 mod start;
 mod stop;
+mod http_responses;
 mod supervision;

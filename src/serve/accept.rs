@@ -22,16 +22,20 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 impl Loop {
     /// Joins or leaves the listeners, as the gate says.
     pub(super) fn move_listeners(&mut self) -> io::Result<()> {
-        let busy = self.env.executor.is_busy();
-        self.record.set_busy(busy);
-        self.gate.busy = busy && self.a_sibling_is_free();
-        self.gate.full = self.table.len() >= self.max_connections && self.timers.oldest(Timer::KeepAlive).is_none();
+        self.note_busy();
+        self.gate.full = !self.has_room();
         match self.gate.next_move(self.env.now) {
             None => Ok(()),
             Some(Move::Join) => self.join(),
             Some(Move::Leave) => self.leave_listeners(),
             Some(Move::Rejoin) => self.leave_listeners().and_then(|()| self.join()),
         }
+    }
+
+    fn note_busy(&mut self) {
+        let busy = self.env.executor.is_busy();
+        self.record.set_busy(busy);
+        self.gate.busy = busy && self.a_sibling_is_free();
     }
 
     /// To be asked by a worker that has said itself that it is busy.
@@ -72,7 +76,7 @@ impl Loop {
     fn accept_from(&mut self, listener: usize) -> bool {
         for _ in 0..ACCEPTS_PER_TURN {
             let welcome = self.gate.is_open() || self.leave_at.is_some();
-            if !welcome || !self.make_room() {
+            if !welcome || !self.has_room() {
                 return false;
             }
             match sys::socket::accept(self.listeners[listener].as_fd()) {
@@ -88,25 +92,29 @@ impl Loop {
         false
     }
 
-    /// At the limit the connection that has been idle longest goes.
-    fn make_room(&mut self) -> bool {
-        if self.table.len() < self.max_connections {
-            return true;
+    /// At the limit the connection that has been idle longest can go.
+    fn has_room(&self) -> bool {
+        self.table.len() < self.max_connections || self.timers.oldest(Timer::KeepAlive).is_some()
+    }
+
+    fn make_room(&mut self) {
+        if self.table.len() >= self.max_connections {
+            if let Some(index) = self.timers.oldest(Timer::KeepAlive) {
+                self.cut(index);
+            }
         }
-        let idle = self.timers.oldest(Timer::KeepAlive);
-        if let Some(index) = idle {
-            self.cut(index);
-        }
-        idle.is_some()
     }
 
     fn welcome(&mut self, socket: OwnedFd, client: Client) {
+        self.make_room();
         let index = self.table.insert(Connection::new(socket, client));
         self.record.count_accepted();
         self.record.set_connections(self.table.len());
         let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.workers > 1);
         self.gate.accepted(self.table.len(), mean, self.env.now);
         self.drive(index);
+        // The next connection must not wait behind this one's request.
+        self.note_busy();
     }
 
     /// The machine has no descriptor or no memory for another connection: those that wait, wait a little longer.

@@ -21,6 +21,8 @@ pub(super) struct Connection {
     /// Bytes, the end or an error may be there to be received (edge-triggered: known until EAGAIN).
     pub readable: bool,
     pub writable: bool,
+    /// The client has ended its side: behind the last byte the end is there to be received, of which epoll tells no more.
+    pub ended: bool,
     /// At least one request was answered here.
     pub kept: bool,
     /// Everything is sent and said; what the client still sends is thrown away until it hears of the end.
@@ -41,7 +43,8 @@ impl Connection {
     /// A connection that was just accepted: its first request is probably there.
     pub const fn new(socket: OwnedFd, client: Client) -> Self {
         let watched = Watched::Nothing;
-        Self { socket, client, flight: None, readable: true, writable: true, kept: false, lingering: false, watched }
+        let (readable, writable, ended, kept, lingering) = (true, true, false, false, false);
+        Self { socket, client, flight: None, readable, writable, ended, kept, lingering, watched }
     }
 
     /// Sees to it that the loop hears of what this connection waits for.
@@ -85,6 +88,8 @@ pub(super) struct Flight {
     /// What follows `out`.
     pub source: Source,
     pub ending: Ending,
+    /// How much of what was sent the client had not taken when the write timer ran out last.
+    pub untaken: Option<i32>,
 }
 
 /// Where an exchange is.
@@ -171,6 +176,11 @@ impl Flight {
     /// Whether the next bytes of input may be looked at.
     pub fn may_consume(&self) -> bool {
         self.phase == Phase::Receiving && self.ending == Ending::Keep && self.out.len() < KEPT_CAPACITY
+    }
+
+    /// Whether a response has begun that is not wholly in the kernel's hands.
+    pub fn is_sending(&self) -> bool {
+        self.underway.is_some() || self.sent < self.out.len()
     }
 
     /// Prepares it for another connection.

@@ -108,7 +108,7 @@ impl<'a> Drive<'a> {
             Ok(0) => Some(Outcome::Close),
             Ok(n) => {
                 // Less than asked for: there is no more, and epoll tells of the next (epoll(7)).
-                self.connection.readable = n == buffer.len();
+                self.connection.readable = n == buffer.len() || self.connection.ended;
                 self.left_bytes = self.left_bytes.saturating_sub(n);
                 self.progress = true;
                 self.take_in(&buffer[..n]);
@@ -269,12 +269,12 @@ impl<'a> Drive<'a> {
 
     /// The connection ends here, whatever was under way.
     pub fn give_up(mut self) {
+        if self.flight.is_sending() || self.flight.ending == Ending::Reset {
+            sys::socket::reset_on_close(self.connection.socket.as_fd());
+        }
         if let Some(underway) = self.flight.underway.take() {
             self.env.record.abandon_request();
             self.env.log(self.connection.client, &underway);
-        }
-        if self.flight.ending == Ending::Reset {
-            sys::socket::reset_on_close(self.connection.socket.as_fd());
         }
         self.env.return_flight(self.flight);
     }

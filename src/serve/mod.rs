@@ -220,7 +220,8 @@ impl Loop {
                     // its place away, comes later.
                     let Some(connection) = self.table.get_mut(index) else { continue };
                     let failed = event.is_error();
-                    connection.readable |= event.is_readable() || event.is_read_closed() || failed;
+                    connection.ended |= event.is_read_closed() || failed;
+                    connection.readable |= event.is_readable() || connection.ended;
                     connection.writable |= event.is_writable() || event.is_write_closed() || failed;
                     self.drive(index);
                 }
@@ -352,8 +353,22 @@ impl Loop {
         while let Some((index, timer)) = self.timers.expired(self.env.now) {
             match timer {
                 Timer::Header | Timer::Body => self.time_out(index),
-                Timer::Write | Timer::KeepAlive | Timer::Drain | Timer::Linger => self.cut(index),
+                Timer::Write => self.lose_patience(index),
+                Timer::KeepAlive | Timer::Drain | Timer::Linger => self.cut(index),
             }
+        }
+    }
+
+    /// Nothing more could be sent for so long. A slow client may yet be taking what the socket holds, which epoll does
+    /// not tell until a good part of it is gone, so it is cut only when it has taken nothing since the last look.
+    fn lose_patience(&mut self, index: usize) {
+        let Some(connection) = self.table.get_mut(index) else { return };
+        let Some(flight) = connection.flight.as_deref_mut() else { return };
+        let untaken = sys::socket::untaken(std::os::fd::AsFd::as_fd(&connection.socket)).ok();
+        if untaken.is_none() || std::mem::replace(&mut flight.untaken, untaken) == untaken {
+            self.cut(index);
+        } else {
+            self.timers.set(index, Timer::Write, self.env.now);
         }
     }
 

@@ -278,6 +278,7 @@ impl Drive<'_> {
     fn note_sent(&mut self, n: usize) {
         self.left_bytes = self.left_bytes.saturating_sub(n);
         self.progress = true;
+        self.flight.untaken = None;
     }
 
     fn count(&mut self, body_bytes: u64) {

@@ -46,6 +46,14 @@ pub(crate) fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u6
     retry(|| nix::sys::sendfile::sendfile64(socket, file, Some(&mut offset), count))
 }
 
+/// How many of the bytes sent the other side has not taken (`TIOCOUTQ`, tcp(7) and unix(7)).
+pub(crate) fn untaken(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes an int into one that lives through the call.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
 /// Says that nothing more will be sent; the client may still send.
 pub(crate) fn end_sending(socket: BorrowedFd<'_>) {
     // A connection that is gone already has nothing left to end.
