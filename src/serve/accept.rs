@@ -17,7 +17,7 @@ use crate::sys;
 const ACCEPTS_PER_TURN: usize = 16;
 
 /// How long a leaving worker waits with the rest of a queue that it could not empty in one turn.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 impl Loop {
     /// Joins or leaves the listeners, as the gate says.
@@ -94,19 +94,23 @@ impl Loop {
 
     /// At the limit the connection that has been idle longest can go.
     fn has_room(&self) -> bool {
-        self.table.len() < self.max_connections || self.timers.oldest(Timer::KeepAlive).is_some()
+        self.table.len() < self.max_connections || self.longest_idle().is_some()
     }
 
-    fn make_room(&mut self) {
-        if self.table.len() >= self.max_connections {
-            if let Some(index) = self.timers.oldest(Timer::KeepAlive) {
-                self.cut(index);
-            }
+    fn longest_idle(&self) -> Option<usize> {
+        self.timers.oldest(Timer::KeepAlive).or_else(|| self.timers.oldest(Timer::Drain))
+    }
+
+    fn cut_longest_idle(&mut self) {
+        if let Some(index) = self.longest_idle() {
+            self.cut(index);
         }
     }
 
     fn welcome(&mut self, socket: OwnedFd, client: Client) {
-        self.make_room();
+        if self.table.len() >= self.max_connections {
+            self.cut_longest_idle();
+        }
         let index = self.table.insert(Connection::new(socket, client));
         self.record.count_accepted();
         self.record.set_connections(self.table.len());
@@ -126,9 +130,7 @@ impl Loop {
                 self.table.len()
             );
         }
-        if let Some(index) = self.timers.oldest(Timer::KeepAlive) {
-            self.cut(index);
-        }
+        self.cut_longest_idle();
     }
 
     pub(super) fn close_listeners(&mut self) {
@@ -151,8 +153,19 @@ const fn token(listener: usize) -> Token {
 /// Whether a failed accept(2) says only that this client is gone.
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut,
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        PermissionDenied, TimedOut,
     };
-    let kinds = [ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut];
-    kinds.contains(&error.kind())
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            // A firewall forbids it (accept(2)).
+            | PermissionDenied
+            | TimedOut
+    )
 }

@@ -23,6 +23,8 @@ pub(super) struct Connection {
     pub writable: bool,
     /// The client has ended its side: behind the last byte the end is there to be received, of which epoll tells no more.
     pub ended: bool,
+    /// Its next turn comes without an event.
+    pub queued: bool,
     /// At least one request was answered here.
     pub kept: bool,
     /// Everything is sent and said; what the client still sends is thrown away until it hears of the end.
@@ -43,8 +45,9 @@ impl Connection {
     /// A connection that was just accepted: its first request is probably there.
     pub const fn new(socket: OwnedFd, client: Client) -> Self {
         let watched = Watched::Nothing;
-        let (readable, writable, ended, kept, lingering) = (true, true, false, false, false);
-        Self { socket, client, flight: None, readable, writable, ended, kept, lingering, watched }
+        let (readable, writable, ended) = (true, true, false);
+        let (queued, kept, lingering) = (false, false, false);
+        Self { socket, client, flight: None, readable, writable, ended, queued, kept, lingering, watched }
     }
 
     /// Sees to it that the loop hears of what this connection waits for.
@@ -124,6 +127,17 @@ pub(super) enum Source {
     Bytes(Bytes),
     File(FileRange),
     Stream(Stream),
+}
+
+impl Source {
+    /// How many bytes of a known length have not been sent.
+    pub fn left(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(part) => part.range.end.saturating_sub(part.range.start),
+            Self::Nothing | Self::Stream(_) => 0,
+        }
+    }
 }
 
 /// A body that is asked for chunk by chunk.

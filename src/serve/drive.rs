@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use http::{HeaderMap, Request, StatusCode};
 
@@ -16,8 +17,10 @@ use crate::h1::{self, Event};
 use crate::site::{Exchange, ExchangeKey, RequestBody, Trailers, pages};
 use crate::sys;
 
-/// What a connection may receive and send in one turn; then it is another's.
+/// What a connection may receive and send in one turn, and how long handlers and streams may keep the loop for it;
+/// then it is another's turn.
 const TURN_BYTES: usize = 1 << 20;
+const TURN_TIME: Duration = Duration::from_millis(1);
 
 /// What the connection waits for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,9 @@ pub(super) struct Drive<'a> {
     pub connection: &'a mut Connection,
     pub flight: Box<Flight>,
     pub env: &'a mut Env,
+    /// Of this turn; nothing when it is over.
     pub left_bytes: usize,
+    over_at: Option<Duration>,
     /// Something was received or sent in this turn.
     pub progress: bool,
     /// A response became whole in this turn.
@@ -50,7 +55,21 @@ pub(super) struct Drive<'a> {
 impl<'a> Drive<'a> {
     pub fn new(index: usize, connection: &'a mut Connection, env: &'a mut Env) -> Self {
         let flight = connection.flight.take().unwrap_or_else(|| env.take_flight());
-        Self { index, connection, flight, env, left_bytes: TURN_BYTES, progress: false, answered: false }
+        let left_bytes = TURN_BYTES;
+        Self { index, connection, flight, env, left_bytes, over_at: None, progress: false, answered: false }
+    }
+
+    /// A handler or a stream is about to run: the turn ends when they have had their time.
+    pub fn spend_time(&mut self) {
+        let now = sys::clock::monotonic();
+        if now >= *self.over_at.get_or_insert(now + TURN_TIME) {
+            self.left_bytes = 0;
+        }
+    }
+
+    pub fn spend_bytes(&mut self, n: usize) {
+        self.left_bytes = self.left_bytes.saturating_sub(n);
+        self.progress = true;
     }
 
     /// Does all that can be done now.
@@ -79,6 +98,7 @@ impl<'a> Drive<'a> {
         self.consume_kept_input();
         match self.send() {
             Sent::All => {}
+            Sent::Later => return Some(Outcome::WaitForHandler),
             Sent::Blocked => return Some(Outcome::Wait(Timer::Write, self.progress)),
             Sent::TurnOver => return Some(Outcome::NextTurn),
             Sent::Gone => return Some(Outcome::Close),
@@ -87,12 +107,16 @@ impl<'a> Drive<'a> {
             (Phase::Handling | Phase::Pulling, _) => Some(Outcome::WaitForHandler),
             (Phase::Sending, _) => None,
             // What the client sent beyond would, unread, reset the connection.
-            (Phase::Receiving, Ending::Close) if !self.flight.input.is_empty() => Some(Outcome::Linger),
+            (Phase::Receiving, Ending::Close) if self.has_more_from_client() => Some(Outcome::Linger),
             (Phase::Receiving, Ending::Close | Ending::Reset) => Some(Outcome::Close),
             (Phase::Receiving, Ending::Linger) => Some(Outcome::Linger),
             (Phase::Receiving, Ending::Keep) if self.has_more_input() => None,
             (Phase::Receiving, Ending::Keep) => self.receive(),
         }
+    }
+
+    fn has_more_from_client(&self) -> bool {
+        !self.flight.input.is_empty() || self.connection.readable && !self.connection.ended
     }
 
     fn has_more_input(&self) -> bool {
@@ -109,8 +133,7 @@ impl<'a> Drive<'a> {
             Ok(n) => {
                 // Less than asked for: there is no more, and epoll tells of the next (epoll(7)).
                 self.connection.readable = n == buffer.len() || self.connection.ended;
-                self.left_bytes = self.left_bytes.saturating_sub(n);
-                self.progress = true;
+                self.spend_bytes(n);
                 self.take_in(&buffer[..n]);
                 None
             }
@@ -147,11 +170,11 @@ impl<'a> Drive<'a> {
             return Outcome::Wait(Timer::Body, self.progress);
         }
         let between_requests = flight.receiver.is_idle() && flight.input.is_empty();
-        match (between_requests && self.connection.kept, self.env.draining) {
-            (true, false) => Outcome::Wait(Timer::KeepAlive, self.progress),
+        match (between_requests, self.env.draining) {
+            (true, false) if self.connection.kept => Outcome::Wait(Timer::KeepAlive, self.progress),
             (true, true) => Outcome::Wait(Timer::Drain, self.progress),
             // A head must be complete in time, however often a byte of it comes; the next head has a time of its own.
-            (false, _) => Outcome::Wait(Timer::Header, self.answered),
+            (true | false, _) => Outcome::Wait(Timer::Header, self.answered),
         }
     }
 
@@ -159,7 +182,7 @@ impl<'a> Drive<'a> {
     fn consume(&mut self, bytes: &[u8]) -> usize {
         let mut used = 0;
         self.flight.starved = false;
-        while self.flight.may_consume() && !self.flight.starved {
+        while self.flight.may_consume() && !self.flight.starved && self.left_bytes > 0 {
             let input = &bytes[used..];
             match self.flight.receiver.receive(input, &self.env.limits) {
                 Ok((n, event)) => {
@@ -233,6 +256,7 @@ impl<'a> Drive<'a> {
         if may_block {
             self.env.executor.run(Job::Handle(exchange));
         } else {
+            self.spend_time();
             executor::handle(self.env.handler.as_ref(), exchange);
             if let Some(response) = self.env.take_response(key) {
                 self.respond(response);
@@ -259,12 +283,16 @@ impl<'a> Drive<'a> {
     /// Answers bytes that are no acceptable request: the connection cannot be trusted any further.
     pub fn refuse(&mut self, status: StatusCode) {
         let response = pages::page(status);
-        let length = response.body().len().unwrap_or(0);
-        self.flight.head = None;
+        let body_bytes = response.body().len().unwrap_or(0);
         self.flight.input.clear();
         self.encode_refusal(response);
         self.flight.ending = Ending::Linger;
-        self.env.log_refusal(self.connection.client, status, length);
+        match self.flight.head.take() {
+            Some(head) => {
+                self.env.log(self.connection.client, &Underway { status, body_bytes, ..self.underway(&head, 0) })
+            }
+            None => self.env.log_refusal(self.connection.client, status, body_bytes),
+        }
     }
 
     /// The connection ends here, whatever was under way.
@@ -272,7 +300,8 @@ impl<'a> Drive<'a> {
         if self.flight.is_sending() || self.flight.ending == Ending::Reset {
             sys::socket::reset_on_close(self.connection.socket.as_fd());
         }
-        if let Some(underway) = self.flight.underway.take() {
+        if let Some(mut underway) = self.flight.underway.take() {
+            underway.body_bytes = underway.body_bytes.saturating_sub(self.flight.source.left());
             self.env.record.abandon_request();
             self.env.log(self.connection.client, &underway);
         }

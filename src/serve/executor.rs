@@ -38,7 +38,13 @@ impl Executor {
     /// Queues a job; its end is reported by [`Delivery::JobDone`].
     pub fn run(&mut self, job: Job) {
         let refused = match self.queue() {
-            Ok(queue) => queue.send(job).err().map(|unsent| unsent.0),
+            Ok(queue) => match queue.send(job) {
+                Ok(()) => None,
+                Err(unsent) => {
+                    self.queue = None;
+                    Some(unsent.0)
+                }
+            },
             Err(cause) => {
                 log::error!("cannot start the handler thread: {cause}; answering 503 until it can be started");
                 Some(job)

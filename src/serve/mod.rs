@@ -40,6 +40,9 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a kept connection must be quiet before a leaving worker closes it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often a worker that leaves the listener to a free sibling sees whether there still is one.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 const EVENTS_PER_TURN: usize = 256;
 
 /// Tokens above all connections: whatever the owner watches, the waker, and the listeners from there down.
@@ -138,9 +141,9 @@ impl Loop {
         self.move_listeners()?;
         self.wait()?;
         self.env.begin_turn();
+        self.take_turns();
         let watched = self.take_events();
         self.take_deliveries();
-        self.take_turns();
         self.accept();
         self.expire_timers();
         self.env.flush_log_when_due();
@@ -167,8 +170,10 @@ impl Loop {
         self.leave_at = Some(now + window);
         self.env.draining = true;
         self.timers.timeouts.drain_timeout = if window.is_zero() { DRAIN_TIMEOUT } else { window };
-        while let Some(index) = self.timers.oldest(Timer::KeepAlive) {
-            self.timers.set(index, Timer::Drain, self.env.now);
+        for (index, connection) in &self.table {
+            if connection.flight.is_none() && !connection.lingering {
+                self.timers.set(index, Timer::Drain, now);
+            }
         }
         if window.is_zero() {
             self.close_listeners();
@@ -197,14 +202,15 @@ impl Loop {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.next_turn.is_empty() || self.is_finished() {
+        if !self.next_turn.is_empty() || !self.env.inbox.is_empty() || self.is_finished() {
             return Some(Duration::ZERO);
         }
         let now = self.env.now;
         let accepting_until = self.leave_at.filter(|_| !self.listeners.is_empty());
         let deadlines = [self.gate.next_deadline(), self.env.log_deadline(), accepting_until, self.give_up_at];
         let until = |deadline: Duration| deadline.saturating_sub(now);
-        deadlines.into_iter().flatten().map(until).chain(self.timers.next_timeout(now)).min()
+        let look_again = self.gate.busy.then_some(LOOK_AGAIN);
+        deadlines.into_iter().flatten().map(until).chain(self.timers.next_timeout(now)).chain(look_again).min()
     }
 
     fn take_events(&mut self) -> bool {
@@ -223,7 +229,9 @@ impl Loop {
                     connection.ended |= event.is_read_closed() || failed;
                     connection.readable |= event.is_readable() || connection.ended;
                     connection.writable |= event.is_writable() || event.is_write_closed() || failed;
-                    self.drive(index);
+                    if !connection.queued {
+                        self.drive(index);
+                    }
                 }
             }
         }
@@ -234,8 +242,18 @@ impl Loop {
     /// Lets those go on whose turn ended early; what they put off again is for the next turn.
     fn take_turns(&mut self) {
         for _ in 0..self.next_turn.len() {
-            if let Some(index) = self.next_turn.pop_front() {
+            let Some(index) = self.next_turn.pop_front() else { return };
+            if let Some(connection) = self.table.get_mut(index) {
+                connection.queued = false;
                 self.drive(index);
+            }
+        }
+    }
+
+    fn queue(&mut self, index: usize) {
+        if let Some(connection) = self.table.get_mut(index) {
+            if !std::mem::replace(&mut connection.queued, true) {
+                self.next_turn.push_back(index);
             }
         }
     }
@@ -243,7 +261,8 @@ impl Loop {
     /// Sees to what handlers posted.
     fn take_deliveries(&mut self) {
         self.env.collect();
-        while let Some(delivery) = self.env.inbox.pop_front() {
+        for _ in 0..self.env.inbox.len() {
+            let Some(delivery) = self.env.inbox.pop_front() else { return };
             match delivery {
                 Delivery::JobDone => self.env.executor.job_done(),
                 Delivery::Response(key, response) => {
@@ -261,7 +280,6 @@ impl Loop {
                     }
                 }
             }
-            self.env.collect();
         }
     }
 
@@ -296,7 +314,7 @@ impl Loop {
             }
             Outcome::NextTurn => {
                 self.timers.clear(index);
-                self.next_turn.push_back(index);
+                self.queue(index);
             }
             Outcome::Close => self.close(index),
             Outcome::Linger => self.begin_to_linger(index),
@@ -324,7 +342,7 @@ impl Loop {
     fn linger(&mut self, index: usize) {
         let Some(connection) = self.table.get_mut(index) else { return };
         match sys::socket::receive(std::os::fd::AsFd::as_fd(&connection.socket), &mut self.env.buffer) {
-            Ok(1..) => self.next_turn.push_back(index),
+            Ok(1..) => self.queue(index),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(0) | Err(_) => self.close(index),
         }
@@ -354,8 +372,18 @@ impl Loop {
             match timer {
                 Timer::Header | Timer::Body => self.time_out(index),
                 Timer::Write => self.lose_patience(index),
-                Timer::KeepAlive | Timer::Drain | Timer::Linger => self.cut(index),
+                Timer::Linger => self.end_lingering(index),
+                Timer::KeepAlive | Timer::Drain => self.cut(index),
             }
+        }
+    }
+
+    /// A client that is still taking the last answer gets the time of one that is being sent to, and no more.
+    fn end_lingering(&mut self, index: usize) {
+        let Some(connection) = self.table.get_mut(index) else { return };
+        match sys::socket::untaken(std::os::fd::AsFd::as_fd(&connection.socket)) {
+            Ok(1..) => self.timers.set(index, Timer::Write, self.env.now),
+            Ok(_) | Err(_) => self.cut(index),
         }
     }
 
@@ -363,7 +391,7 @@ impl Loop {
     /// not tell until a good part of it is gone, so it is cut only when it has taken nothing since the last look.
     fn lose_patience(&mut self, index: usize) {
         let Some(connection) = self.table.get_mut(index) else { return };
-        let Some(flight) = connection.flight.as_deref_mut() else { return };
+        let Some(flight) = connection.flight.as_deref_mut() else { return self.cut(index) };
         let untaken = sys::socket::untaken(std::os::fd::AsFd::as_fd(&connection.socket)).ok();
         if untaken.is_none() || std::mem::replace(&mut flight.untaken, untaken) == untaken {
             self.cut(index);

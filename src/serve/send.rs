@@ -23,6 +23,8 @@ const COPIED_BYTES: usize = 16 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     All,
+    /// The handler thread makes what comes next.
+    Later,
     /// The client must take some of it first.
     Blocked,
     /// Enough for this turn.
@@ -59,9 +61,13 @@ impl Drive<'_> {
     }
 
     fn begin_body(&mut self, payload: Payload, plan: Plan) {
-        if !plan.keep_alive {
-            self.flight.ending = Ending::Close;
-        }
+        let client_goes_on = self.flight.underway.as_ref().is_some_and(|underway| underway.keep_alive);
+        self.flight.ending = match (plan.keep_alive, client_goes_on) {
+            (true, _) => Ending::Keep,
+            // Its next request may be on the way, and must not reset the connection before it has read this answer.
+            (false, true) => Ending::Linger,
+            (false, false) => Ending::Close,
+        };
         self.flight.phase = Phase::Sending;
         let left = match plan.transfer {
             Transfer::None => return self.end_response(),
@@ -71,8 +77,12 @@ impl Drive<'_> {
         match payload {
             Payload::Bytes(bytes) => self.begin_bytes(bytes),
             Payload::File(part) => {
-                self.count(part.range.end.saturating_sub(part.range.start));
                 self.flight.source = Source::File(part);
+                self.count(self.flight.source.left());
+                if self.flight.source.left() == 0 {
+                    // No bytes would follow the head to push it out.
+                    self.end_response();
+                }
             }
             Payload::Stream(chunks) => {
                 let chunked = plan.transfer == Transfer::Chunked;
@@ -130,13 +140,12 @@ impl Drive<'_> {
     pub fn send(&mut self) -> Sent {
         loop {
             let sent = match self.send_bytes() {
+                Sent::All if self.left_bytes == 0 && self.flight.phase == Phase::Sending => return Sent::TurnOver,
                 Sent::All => self.send_source(),
-                sent @ (Sent::Blocked | Sent::TurnOver | Sent::Gone) => return sent,
+                sent @ (Sent::Later | Sent::Blocked | Sent::TurnOver | Sent::Gone) => return sent,
             };
-            match sent {
-                Some(sent) => return sent,
-                None if self.left_bytes == 0 => return Sent::TurnOver,
-                None => {}
+            if let Some(sent) = sent {
+                return sent;
             }
         }
     }
@@ -218,14 +227,15 @@ impl Drive<'_> {
     fn pull(&mut self) -> Option<Sent> {
         let Source::Stream(stream) = &mut self.flight.source else { return None };
         // Without its chunks the stream is with the handler thread.
-        let Some(chunks) = stream.chunks.take() else { return Some(Sent::All) };
+        let Some(chunks) = stream.chunks.take() else { return Some(Sent::Later) };
         let Some(underway) = &self.flight.underway else { return Some(Sent::Gone) };
         let key = ExchangeKey { index: self.index, serial: underway.serial };
         if underway.may_block {
             self.flight.phase = Phase::Pulling;
             self.env.executor.run(Job::Pull(key, chunks));
-            return Some(Sent::All);
+            return Some(Sent::Later);
         }
+        self.spend_time();
         match executor::pull(key, chunks) {
             Delivery::Chunk(_, chunks, chunk) => self.take_chunk(chunks, chunk),
             Delivery::Response(..) | Delivery::JobDone => Some(Sent::Gone),
@@ -269,15 +279,12 @@ impl Drive<'_> {
         } else {
             self.flight.out.extend_from_slice(bytes);
         }
-        // A stream of empty chunks must not hold the loop.
-        self.left_bytes = self.left_bytes.saturating_sub(1);
         self.count(length);
         None
     }
 
     fn note_sent(&mut self, n: usize) {
-        self.left_bytes = self.left_bytes.saturating_sub(n);
-        self.progress = true;
+        self.spend_bytes(n);
         self.flight.untaken = None;
     }
 
