@@ -66,9 +66,8 @@ fn head_has_the_fields_of_get_and_no_body() {
         client.send(request("HEAD", target));
         let head = client.answer_to("HEAD");
         assert_eq!((head.status, &head.framing), (get.status, &get.framing), "{target}");
-        let without_date = |fields: &[(String, String)]| {
-            fields.iter().filter(|(name, _)| name != "date").cloned().collect::<Vec<_>>()
-        };
+        let without_date =
+            |fields: &[(String, String)]| fields.iter().filter(|(name, _)| name != "date").cloned().collect::<Vec<_>>();
         assert_eq!(without_date(&head.fields), without_date(&get.fields), "{target}");
     }
     client.send(request("HEAD", "/stream?chunks=3&size=3"));
@@ -97,6 +96,23 @@ fn a_client_that_has_ended_its_side_is_answered() {
         client.end_sending();
         assert_eq!(client.answer().status, 200, "{target}");
         assert_eq!(client.end(), End::Closed, "{target}");
+    }
+}
+
+#[test]
+fn the_end_is_noticed_also_when_it_comes_with_the_last_bytes() {
+    let server = testbed().start();
+    for last in ["Host: test\r\n\r\n", "Host:"] {
+        for _ in 0..20 {
+            let mut client = Client::open(server.address());
+            assert_eq!(client.get("/quick/who").status, 200);
+            client.send("GET /quick/who HTTP/1.1\r\n");
+            client.send(last);
+            client.end_sending();
+            let ((_, end), took) = time(|| client.rest());
+            assert_eq!(end, End::Closed);
+            assert!(took < Duration::from_secs(5), "after {took:?}");
+        }
     }
 }
 
@@ -143,7 +159,9 @@ fn bodies_arrive_whole_in_memory_and_in_files_plain_and_chunked() {
         client.send(chunked(&body, 1000));
         assert_eq!(client.answer().text(), expected, "chunked");
     }
-    client.send("POST /x HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n");
+    client.send(
+        "POST /x HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
+    );
     let told = client.answer().text();
     assert!(told.contains("body \"abc\"") && told.contains("trailer x-sum: 7"), "{told}");
 }
@@ -279,7 +297,8 @@ fn without_a_keep_alive_timeout_each_answer_is_the_last() {
 fn a_client_may_leave_at_every_byte() {
     let server = testbed().start();
     let pids = server.worker_pids();
-    let requests = [request("GET", "/stream?chunks=3&size=100"), post("/body", b"some bytes"), chunked(b"some bytes", 3)];
+    let requests =
+        [request("GET", "/stream?chunks=3&size=100"), post("/body", b"some bytes"), chunked(b"some bytes", 3)];
     for request in &requests {
         for length in 0..=request.len() {
             let mut client = Client::open(server.address());

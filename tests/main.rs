@@ -5,7 +5,10 @@
 mod support;
 
 mod http_corpus;
+mod http_fairness;
+mod http_garbage;
 mod http_handlers;
 mod http_requests;
 mod http_responses;
+mod http_static;
 mod supervision;

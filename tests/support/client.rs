@@ -266,7 +266,8 @@ pub fn request(method: &str, target: &str) -> Vec<u8> {
 
 /// A request with a body of that length.
 pub fn post(target: &str, body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut bytes =
+        format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
     bytes.extend_from_slice(body);
     bytes
 }
