@@ -23,6 +23,8 @@ pub(super) struct Connection {
     pub writable: bool,
     /// The client has ended its side: behind the last byte the end is there to be received, of which epoll tells no more.
     pub ended: bool,
+    /// It has a turn coming without being told of; one, however often its turn ends early.
+    pub queued: bool,
     /// At least one request was answered here.
     pub kept: bool,
     /// Everything is sent and said; what the client still sends is thrown away until it hears of the end.
@@ -43,8 +45,8 @@ impl Connection {
     /// A connection that was just accepted: its first request is probably there.
     pub const fn new(socket: OwnedFd, client: Client) -> Self {
         let watched = Watched::Nothing;
-        let (readable, writable, ended, kept, lingering) = (true, true, false, false, false);
-        Self { socket, client, flight: None, readable, writable, ended, kept, lingering, watched }
+        let (readable, writable, ended, queued, kept, lingering) = (true, true, false, false, false, false);
+        Self { socket, client, flight: None, readable, writable, ended, queued, kept, lingering, watched }
     }
 
     /// Sees to it that the loop hears of what this connection waits for.

@@ -234,9 +234,11 @@ impl Loop {
     /// Lets those go on whose turn ended early; what they put off again is for the next turn.
     fn take_turns(&mut self) {
         for _ in 0..self.next_turn.len() {
-            if let Some(index) = self.next_turn.pop_front() {
-                self.drive(index);
+            let Some(index) = self.next_turn.pop_front() else { return };
+            if let Some(connection) = self.table.get_mut(index) {
+                connection.queued = false;
             }
+            self.drive(index);
         }
     }
 
@@ -273,6 +275,13 @@ impl Loop {
         is_it.then(|| Drive::new(key.index, connection, &mut self.env))
     }
 
+    fn queue(&mut self, index: usize) {
+        let Some(connection) = self.table.get_mut(index) else { return };
+        if !std::mem::replace(&mut connection.queued, true) {
+            self.next_turn.push_back(index);
+        }
+    }
+
     fn drive(&mut self, index: usize) {
         let Some(connection) = self.table.get_mut(index) else { return };
         if connection.lingering {
@@ -296,7 +305,7 @@ impl Loop {
             }
             Outcome::NextTurn => {
                 self.timers.clear(index);
-                self.next_turn.push_back(index);
+                self.queue(index);
             }
             Outcome::Close => self.close(index),
             Outcome::Linger => self.begin_to_linger(index),
@@ -324,7 +333,7 @@ impl Loop {
     fn linger(&mut self, index: usize) {
         let Some(connection) = self.table.get_mut(index) else { return };
         match sys::socket::receive(std::os::fd::AsFd::as_fd(&connection.socket), &mut self.env.buffer) {
-            Ok(1..) => self.next_turn.push_back(index),
+            Ok(1..) => self.queue(index),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(0) | Err(_) => self.close(index),
         }
