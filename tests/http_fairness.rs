@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, End, Launch, post, request, time, wait_until};
+use crate::support::{Client, End, Launch, pattern, post, request, time, wait_until};
 
 fn testbed() -> Launch {
     Launch::example("testbed").args(["--socketQueueSize", "1024"])
@@ -34,7 +34,7 @@ fn a_connection_that_never_stops_asking_does_not_starve_others() {
 
 #[test]
 fn a_connection_that_never_stops_sending_does_not_starve_others() {
-    be_greedy(&post("/quick/body", &[b'x'; 20_000]));
+    be_greedy(&post("/quick/body", &pattern(20_000)));
 }
 
 fn be_greedy(asked: &[u8]) {
@@ -201,7 +201,7 @@ fn no_new_connection_waits_behind_a_busy_worker_while_a_sibling_is_idle() {
     // One fair round of three is proof enough; the machine has other things to do as well.
     for _ in 0..3 {
         let mut clients: Vec<_> = (0..4).map(|_| Client::open(server.address())).collect();
-        let (_, took) = time(|| {
+        let ((), took) = time(|| {
             for client in &mut clients {
                 client.send(request("GET", "/slow?ms=300"));
             }

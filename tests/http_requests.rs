@@ -268,7 +268,7 @@ fn every_head_has_a_time_of_its_own() {
     // Each piece ends one request and begins the next, so that there is never a moment between two.
     for n in 1..12 {
         std::thread::sleep(Duration::from_millis(60));
-        client.send(format!("Host: test\r\n\r\nGET /quick HTTP/1.1\r\n"));
+        client.send("Host: test\r\n\r\nGET /quick HTTP/1.1\r\n");
         assert_eq!(client.answer().status, 200, "request {n}");
     }
 }
