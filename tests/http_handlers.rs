@@ -37,7 +37,7 @@ fn an_answer_may_come_later_from_anywhere() {
     let server = testbed().start();
     for target in ["/later?ms=100", "/quick/later?ms=100"] {
         let mut clients: Vec<_> = (0..20).map(|_| Client::open(server.address())).collect();
-        let (_, took) = time(|| {
+        let ((), took) = time(|| {
             for client in &mut clients {
                 client.send(request("GET", target));
             }
@@ -90,7 +90,7 @@ fn slow_handlers_everywhere_do_not_delay_quick_ones() {
         assert_eq!(status, 200);
         assert!(took < Duration::from_millis(500), "request {n} after {took:?}");
     }
-    assert!(start.elapsed() < Duration::from_millis(1000), "all after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "all after {:?}", start.elapsed());
     for client in &mut slow {
         assert_eq!(client.answer().text(), "slow");
     }

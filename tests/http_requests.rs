@@ -100,6 +100,23 @@ fn a_client_that_has_ended_its_side_is_answered() {
 }
 
 #[test]
+fn the_end_is_noticed_also_when_it_comes_with_the_last_bytes() {
+    let server = testbed().start();
+    for last in ["Host: test\r\n\r\n", "Host:"] {
+        for _ in 0..20 {
+            let mut client = Client::open(server.address());
+            assert_eq!(client.get("/quick/who").status, 200);
+            client.send("GET /quick/who HTTP/1.1\r\n");
+            client.send(last);
+            client.end_sending();
+            let ((_, end), took) = time(|| client.rest());
+            assert_eq!(end, End::Closed);
+            assert!(took < Duration::from_secs(5), "after {took:?}");
+        }
+    }
+}
+
+#[test]
 fn leave_to_continue_is_given_once_and_only_to_who_waits() {
     let server = testbed().args(["--maxBody", "1000"]).start();
     let head = |length: usize| {
@@ -251,7 +268,7 @@ fn every_head_has_a_time_of_its_own() {
     // Each piece ends one request and begins the next, so that there is never a moment between two.
     for n in 1..12 {
         std::thread::sleep(Duration::from_millis(60));
-        client.send(format!("Host: test\r\n\r\nGET /quick HTTP/1.1\r\n"));
+        client.send("Host: test\r\n\r\nGET /quick HTTP/1.1\r\n");
         assert_eq!(client.answer().status, 200, "request {n}");
     }
 }

@@ -5,11 +5,16 @@
 mod support;
 
 mod cli;
+mod docs_fresh;
 mod http_corpus;
+mod http_fairness;
+mod http_garbage;
 mod http_handlers;
 mod http_requests;
 mod http_responses;
+mod http_static;
 mod idle;
+mod layers;
 mod logs;
 mod real_site;
 mod sockets;

@@ -30,7 +30,7 @@ fn a_killed_worker_is_explained_and_replaced_in_its_slot() {
     let death = server.wait_for_log_after(mark, "died while serving");
     assert!(death.contains(&format!("error master pid={}: {victim} died while serving", server.pid())), "{death}");
     assert!(death.contains("signal 9 (KILL)"), "{death}");
-    assert!(death.contains("its last request, which it had answered: GET / 127.0.0.1:"), "{death}");
+    assert!(death.contains("its last request, which it had answered: GET / from 127.0.0.1:"), "{death}");
 
     let birth = server.wait_for_log_after(mark, "ready (2 of 2 serve)");
     assert!(birth.contains(&format!("{} pid=", slot_of(&victim))), "{birth}");
@@ -45,7 +45,7 @@ fn a_worker_that_exits_by_itself_is_explained_by_its_code_and_the_request_it_cut
     assert!(get(server.address(), "/exit/7").is_err());
     let death = server.wait_for_log_after(mark, "died while serving");
     assert!(death.contains("exit code 7"), "{death}");
-    assert!(death.contains("1 requests were cut off, the last of them: GET /exit/7 127.0.0.1:"), "{death}");
+    assert!(death.contains("1 requests were cut off, the last of them: GET /exit/7 from 127.0.0.1:"), "{death}");
     server.wait_until_complete(mark);
     assert_eq!(get(server.address(), "/").expect("an answer").status, 200);
 }

@@ -234,8 +234,8 @@ fn status(asked: &Asked) -> Response {
     response
 }
 
-fn text(said: impl ToString) -> Response {
-    Response::new(said.to_string().into())
+fn text(said: impl std::fmt::Display) -> Response {
+    Response::new(format!("{said}").into())
 }
 
 fn pattern(length: usize) -> Vec<u8> {

@@ -1,0 +1,184 @@
+//! A folder served, as browsers and burglars see it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::support::{Client, Launch, Server, pattern, request};
+
+/// A site in a folder beside a secret.
+fn site() -> Server {
+    let launch = Launch::regrow();
+    let root = launch.folder().join("site");
+    build(&root);
+    launch.arg(root).args(["--processPool", "2", "--socketQueueSize", "1024"]).start()
+}
+
+fn build(root: &Path) {
+    fs::create_dir_all(root.join("docs/deep")).unwrap();
+    fs::create_dir_all(root.join("empty")).unwrap();
+    fs::write(root.parent().unwrap().join("secret"), "do not tell").unwrap();
+    for (name, text) in [
+        ("index.html", "<h1>home</h1>"),
+        ("docs/index.html", "<h1>docs</h1>"),
+        ("docs/a b.txt", "blank"),
+        ("style.css", "b{}"),
+        ("app.js", "1"),
+        ("data.json", "{}"),
+        ("picture.svg", "<svg/>"),
+        ("no-extension", "x"),
+        (".hidden", "hidden"),
+        ("docs/deep/ü.html", "umlaut"),
+    ] {
+        fs::write(root.join(name), text).unwrap();
+    }
+    fs::write(root.join("picture.png"), pattern(300_000)).unwrap();
+    symlink("../secret", root.join("out")).unwrap();
+    symlink("/etc", root.join("etc")).unwrap();
+    symlink("docs/a b.txt", root.join("within")).unwrap();
+    symlink("loop", root.join("loop")).unwrap();
+    nix::unistd::mkfifo(&root.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+}
+
+#[test]
+fn the_welcome_page_says_who_answered() {
+    let server = Launch::regrow().start();
+    let answer = Client::open(server.address()).get("/");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.field("content-type"), Some("text/html; charset=utf-8"));
+    let text = answer.text();
+    let pid = format!("<dd>{}</dd>", server.worker_pids()[0]);
+    for said in ["<dd>0</dd>", "<dd>1</dd>", &pid] {
+        assert!(text.contains(said), "no {said} in\n{text}");
+    }
+    assert_eq!(Client::open(server.address()).get("/other").status, 404);
+}
+
+#[test]
+fn files_have_their_type_and_their_date() {
+    let server = site();
+    let mut client = Client::open(server.address());
+    for (target, media_type, text) in [
+        ("/", "text/html; charset=utf-8", "<h1>home</h1>"),
+        ("/index.html", "text/html; charset=utf-8", "<h1>home</h1>"),
+        ("/docs/", "text/html; charset=utf-8", "<h1>docs</h1>"),
+        ("/docs/a%20b.txt", "text/plain; charset=utf-8", "blank"),
+        ("/docs/deep/%C3%BC.html", "text/html; charset=utf-8", "umlaut"),
+        ("/style.css?v=2", "text/css; charset=utf-8", "b{}"),
+        ("/app.js", "text/javascript; charset=utf-8", "1"),
+        ("/data.json", "application/json; charset=utf-8", "{}"),
+        ("/picture.svg", "image/svg+xml; charset=utf-8", "<svg/>"),
+        ("/no-extension", "application/octet-stream", "x"),
+        ("/within", "application/octet-stream", "blank"),
+        ("/x/../docs/./index.html", "text/html; charset=utf-8", "<h1>docs</h1>"),
+    ] {
+        let answer = client.get(target);
+        assert_eq!((answer.status, answer.text().as_str()), (200, text), "{target}");
+        assert_eq!(answer.field("content-type"), Some(media_type), "{target}");
+        let modified = answer.field("last-modified").unwrap_or_else(|| panic!("no date for {target}"));
+        assert!(modified.ends_with(" GMT") && modified.len() == 29, "{modified}");
+        client.send(request("HEAD", target));
+        let head = client.answer_to("HEAD");
+        assert_eq!((head.status, head.framing), (200, answer.framing), "{target}");
+    }
+    let picture = client.get("/picture.png");
+    assert_eq!(picture.field("content-type"), Some("image/png"));
+    assert!(picture.body == pattern(300_000));
+}
+
+#[test]
+fn a_folder_without_a_slash_is_redirected_with_its_query() {
+    let server = site();
+    let mut client = Client::open(server.address());
+    for (target, location) in [
+        ("/docs", "/docs/"),
+        ("/docs?a=b&c=%20", "/docs/?a=b&c=%20"),
+        ("/docs/deep", "/docs/deep/"),
+        ("//docs", "/docs/"),
+    ] {
+        let answer = client.get(target);
+        assert_eq!((answer.status, answer.field("location")), (301, Some(location)), "{target}");
+    }
+}
+
+#[test]
+fn what_is_not_there_or_not_for_all_has_a_page_that_says_so() {
+    let server = site();
+    let mut client = Client::open(server.address());
+    for (target, status) in [
+        ("/missing", 404),
+        ("/docs/missing/x", 404),
+        ("/index.html/", 404),
+        ("/empty/", 403),
+        ("/.hidden", 404),
+        ("/fifo", 403),
+    ] {
+        let answer = client.get(target);
+        assert_eq!(answer.status, status, "{target}");
+        assert!(answer.text().contains(&status.to_string()), "{target}");
+    }
+}
+
+#[test]
+fn nothing_outside_of_the_folder_can_be_had() {
+    let server = site();
+    for target in [
+        "/../secret",
+        "/docs/../../secret",
+        "/%2e%2e/secret",
+        "/.%2e/secret",
+        "/..%2fsecret",
+        "/%2e%2e%2fsecret",
+        "/..%5csecret",
+        "/docs/%2e%2e/%2e%2e/secret",
+        "//../secret",
+        "/./../secret",
+        "/..%00/secret",
+        "/out",
+        "/etc/passwd",
+        "/etc/",
+        "/loop",
+        "/%252e%252e/secret",
+        "/..;/secret",
+        "/...//secret",
+        "/docs/..%c0%af..%c0%afsecret",
+    ] {
+        let mut client = Client::open(server.address());
+        let answer = client.get(target);
+        assert!((400..500).contains(&answer.status), "{target}: {}", answer.status);
+        let text = answer.text();
+        assert!(!text.contains("do not tell") && !text.contains("root:"), "{target}: {text}");
+    }
+}
+
+#[test]
+fn other_methods_are_told_which_there_are() {
+    let server = site();
+    let mut client = Client::open(server.address());
+    for method in ["POST", "PUT", "DELETE", "PATCH", "BREW"] {
+        client.send(format!("{method} /index.html HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc"));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.field("allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+    for target in ["*", "/"] {
+        client.send(request("OPTIONS", target));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.field("allow")), (204, Some("GET, HEAD")), "{target}");
+    }
+    assert_eq!(client.get("/").status, 200);
+}
+
+#[test]
+fn what_changes_on_the_disk_changes_at_once() {
+    let server = site();
+    let root = server.folder().join("site");
+    let mut client = Client::open(server.address());
+    for n in 0..20 {
+        let text = "x".repeat(n * 2000);
+        fs::write(root.join("new"), &text).unwrap();
+        fs::rename(root.join("new"), root.join("page.html")).unwrap();
+        assert_eq!(client.get("/page.html").text(), text);
+    }
+    fs::remove_file(root.join("page.html")).unwrap();
+    assert_eq!(client.get("/page.html").status, 404);
+}
