@@ -13,7 +13,7 @@ pub(crate) enum Error {
     TlsOnPlainPort,
     /// The method is empty, holds a byte that is no token character, or is not followed by one space.
     InvalidMethod,
-    /// The method is longer than [`super::MAX_METHOD`] bytes (RFC 9112 section 3).
+    /// The method is longer than [`super::head::MAX_METHOD`] bytes (RFC 9112 section 3).
     MethodTooLong,
     /// `CONNECT`: this server is not a proxy.
     ConnectUnsupported,

@@ -88,8 +88,8 @@ impl Write for Lines {
             let missing = lost_before - self.reported;
             self.reported = lost_before;
             let reason = self.sink.loss_reason();
-            let note = format_args!("{missing} lines of this log were lost before the last one: {reason}");
-            self.sink.write(&format_line(Level::Warn, note));
+            let note = format!("{missing} lines of this log were lost before the last one: {reason}");
+            self.sink.write(&format_line(Level::Warn, format_args!("{note}")));
         }
         Ok(line.len())
     }

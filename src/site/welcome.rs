@@ -6,7 +6,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 use super::files::{asked_path, without_file};
 use super::{Body, Exchange, Handler, Request, Response};
-use crate::Identity;
+use crate::board::Identity;
 
 /// Serves one page, at `/`, that says which worker answered.
 #[derive(Debug)]
