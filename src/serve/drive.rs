@@ -289,7 +289,8 @@ impl<'a> Drive<'a> {
         self.flight.ending = Ending::Linger;
         match self.flight.head.take() {
             Some(head) => {
-                self.env.log(self.connection.client, &Underway { status, body_bytes, ..self.underway(&head, 0) })
+                let refused = Underway { status, body_bytes, ..self.underway(&head, 0) };
+                self.env.log(self.connection.client, &refused);
             }
             None => self.env.log_refusal(self.connection.client, status, body_bytes),
         }

@@ -1,10 +1,11 @@
 //! Files that were opened a moment ago: for that moment they are answered again without asking the file system.
-//! Knows nothing of requests; a change of a file is seen once the moment is over.
+//! Knows nothing of requests. A file that was replaced or removed is seen once the moment is over; one that was written
+//! to in place is, where it is sent from its descriptor, seen at once.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -47,8 +48,16 @@ pub(super) struct Recent(Mutex<Files>);
 
 #[derive(Debug, Default)]
 struct Files {
-    by_path: HashMap<Box<[u8]>, (Duration, Found)>,
+    by_path: HashMap<Box<[u8]>, Kept>,
     swept: Duration,
+}
+
+#[derive(Debug)]
+struct Kept {
+    found: Found,
+    opened: Duration,
+    /// Of a file that is sent from its descriptor.
+    written: Option<SystemTime>,
 }
 
 impl Recent {
@@ -56,15 +65,16 @@ impl Recent {
     pub(super) fn find(&self, path: &[u8], now: Duration) -> Option<Found> {
         let mut files = self.lock();
         files.sweep(now);
-        let (opened, found) = files.by_path.get(path)?;
-        (now.saturating_sub(*opened) < FRESH_FOR).then(|| found.clone())
+        let kept = files.by_path.get(path)?;
+        (kept.is_fresh(now) && kept.is_unchanged()).then(|| kept.found.clone())
     }
 
     /// Keeps a file that was opened at `now`, if there is room.
     pub(super) fn keep(&self, path: &[u8], now: Duration, found: &Found) {
         let mut files = self.lock();
         if files.by_path.len() < MAX_FILES {
-            files.by_path.insert(path.into(), (now, found.clone()));
+            let written = found.content.written();
+            files.by_path.insert(path.into(), Kept { found: found.clone(), opened: now, written });
         }
     }
 
@@ -79,13 +89,41 @@ impl Files {
     fn sweep(&mut self, now: Duration) {
         if now.saturating_sub(self.swept) >= FRESH_FOR {
             self.swept = now;
-            self.by_path.retain(|_, (opened, _)| now.saturating_sub(*opened) < FRESH_FOR);
+            self.by_path.retain(|_, kept| kept.is_fresh(now));
+        }
+    }
+}
+
+impl Kept {
+    fn is_fresh(&self, now: Duration) -> bool {
+        now.saturating_sub(self.opened) < FRESH_FOR
+    }
+
+    fn is_unchanged(&self) -> bool {
+        match self.found.content {
+            Content::Bytes(_) => true,
+            Content::File(..) => self.written.is_some() && self.written == self.found.content.written(),
+        }
+    }
+}
+
+impl Content {
+    /// When the file was written to last, if it is sent from its descriptor and still as long as it was.
+    fn written(&self) -> Option<SystemTime> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::File(file, len) => {
+                let now = file.metadata().ok().filter(|now| now.len() == *len)?;
+                now.modified().ok()
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -112,6 +150,18 @@ mod tests {
         assert!(recent.lock().by_path.is_empty());
         recent.keep(b"a", 2100 * MS, &text("two"));
         assert_eq!(shown(recent.find(b"a", 2200 * MS)).unwrap(), "two");
+    }
+
+    #[test]
+    fn a_file_sent_from_its_descriptor_is_forgotten_when_it_is_written_to() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"four").unwrap();
+        let recent = Recent::default();
+        let content = Content::File(Arc::new(file.try_clone().unwrap()), 4);
+        recent.keep(b"a", MS, &Found { headers: HeaderMap::new(), content });
+        assert!(recent.find(b"a", MS).is_some());
+        file.write_all(b" more").unwrap();
+        assert!(recent.find(b"a", MS).is_none());
     }
 
     #[test]
