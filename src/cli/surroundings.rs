@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Setting, Wrong};
+use crate::serve::OTHER_DESCRIPTORS;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -202,10 +203,8 @@ fn privileged_port(config: &Config, privileges: &Privileges) -> Option<String> {
 }
 
 fn few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
-    /// Logs, the listener, the event loop, and files being sent.
-    const OTHERS: u64 = 64;
     let connections = *config.limits.max_connections;
-    let wanted = u64::try_from(connections).ok()?.saturating_add(OTHERS);
+    let wanted = u64::try_from(connections).ok()?.saturating_add(OTHER_DESCRIPTORS);
     let limit = limit.filter(|limit| *limit < wanted)?;
     Some(format!(
         "maxConnections = {connections} needs {wanted} descriptors for each worker, and the hard limit is {limit}; \

@@ -12,7 +12,7 @@ use crate::h1;
 use crate::listen::Listener;
 use crate::log::access::Format;
 use crate::log::sink::Sink;
-use crate::serve::Settings;
+use crate::serve::{OTHER_DESCRIPTORS, Settings};
 use crate::sys;
 use crate::sys::pipe::{self, Heard};
 use crate::sys::process;
@@ -21,9 +21,6 @@ use crate::worker::{self, Birth, Factory};
 
 /// A pool can be scaled up to so many workers, or to twice what it began with.
 const ROOM_FOR_WORKERS: u32 = 64;
-
-/// Descriptors of a worker that are no connections: listeners, logs, pipes, files that are being sent.
-const OTHER_DESCRIPTORS: u64 = 512;
 
 /// The exit code of a worker that could not even begin.
 const CANNOT_LIVE: i32 = 1;
@@ -217,19 +214,12 @@ fn settings(config: &Config) -> Settings {
     let limits = &config.limits;
     let wanted = *limits.max_connections;
     let max_connections = match sys::limits::raise_descriptors() {
-        Ok(descriptors) => {
-            usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1)).unwrap_or(wanted).min(wanted)
-        }
+        Ok(descriptors) => wanted.min(room_for_connections(descriptors)),
         Err(cause) => {
             log::warn!("cannot raise the limit of open files: {cause}");
             wanted
         }
     };
-    if max_connections < wanted {
-        log::warn!(
-            "maxConnections={wanted} is more than the limit of open files allows: {max_connections} it is (ulimit -n)"
-        );
-    }
     Settings {
         limits: h1::Limits {
             max_uri: *limits.max_uri,
@@ -244,4 +234,11 @@ fn settings(config: &Config) -> Settings {
         write_timeout: *limits.write_timeout,
         keep_alive_timeout: *limits.keep_alive_timeout,
     }
+}
+
+/// How many connections a worker with so many descriptors can have: it needs some for other things, but where they are
+/// few, most are for clients.
+fn room_for_connections(descriptors: u64) -> usize {
+    let others = OTHER_DESCRIPTORS.min(descriptors / 4);
+    usize::try_from(descriptors - others).unwrap_or(usize::MAX)
 }

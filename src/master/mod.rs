@@ -32,6 +32,12 @@ const SIGNALS: [Received; 10] = [
 
 /// Supervises until all is over, and says with which exit code.
 pub(crate) fn run(setup: Setup) -> io::Result<i32> {
+    let threads = sys::process::threads();
+    if threads > 1 {
+        // A forked worker would lack them, and hold for ever what locks they held.
+        let why = format!("it has {threads} threads; start threads where the site is built, not before serve_app");
+        return Err(io::Error::other(why));
+    }
     sys::signal::ignore_write_failures()?;
     let signals = sys::signal::Signals::install(&SIGNALS)?;
     let mut machine = Machine::new(plan(&setup));

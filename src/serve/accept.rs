@@ -125,7 +125,7 @@ impl Loop {
     fn starve(&mut self, cause: &io::Error) {
         if self.gate.starved(self.env.now) {
             log::error!(
-                "cannot accept a connection: {cause}; trying ten times a second from now on (open connections: {}; \
+                "cannot accept connections: {cause}; trying again ten times a second (open connections: {}; \
                  raise the limit of open files or lower maxConnections)",
                 self.table.len()
             );

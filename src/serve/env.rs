@@ -69,7 +69,7 @@ impl Env {
             limits: settings.limits,
             body_in_memory: settings.body_in_memory,
             keep_alive: !settings.keep_alive_timeout.is_zero(),
-            bodies: stored::Budget::default(),
+            bodies: stored::Budget::new(settings.limits.max_body),
             record,
             access,
             now: sys::clock::monotonic(),

@@ -19,6 +19,9 @@ const RETURN_AFTER: Duration = Duration::from_millis(1);
 /// How long a worker that could not get a descriptor or memory for a connection stays away.
 const STARVED_FOR: Duration = Duration::from_millis(100);
 
+/// How often it says so.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// After so many accepts a worker goes to the end of the listener's queue.
 const REJOIN_AFTER: u32 = 16;
 
@@ -43,24 +46,27 @@ pub(super) struct Gate {
     /// The worker accepts no more.
     pub closed: bool,
     away_until: Option<Duration>,
-    /// The last accept failed for want of something.
-    starving: bool,
+    /// That accepts fail for want of something was said, and is not said again before then.
+    told_until: Option<Duration>,
 }
 
 impl Gate {
     /// A connection was accepted, of which the worker now has `own`.
     pub fn accepted(&mut self, own: usize, mean: Option<Mean>, now: Duration) {
         self.accepts += 1;
-        self.starving = false;
         if mean.is_some_and(|mean| is_above(own as u64, mean)) {
             self.away_until = Some(now + RETURN_AFTER);
         }
     }
 
-    /// No descriptor or no memory was left for a connection. Returns whether that is news.
+    /// No descriptor or no memory was left for a connection. Returns whether to say so.
     pub fn starved(&mut self, now: Duration) -> bool {
         self.away_until = Some(now + STARVED_FOR);
-        !std::mem::replace(&mut self.starving, true)
+        let say_so = self.told_until.is_none_or(|until| until <= now);
+        if say_so {
+            self.told_until = Some(now + TOLD_EVERY);
+        }
+        say_so
     }
 
     /// Whether to go on accepting within this turn.
@@ -168,6 +174,9 @@ mod tests {
         let mut gate = listening();
         assert!(gate.starved(MS), "that is news");
         assert!(!gate.starved(MS), "and then no more");
+        assert!(!gate.starved(9 * Duration::from_secs(1)));
+        assert!(gate.starved(11 * Duration::from_secs(1)), "until much later");
+        gate.starved(MS);
         assert_eq!(gate.next_move(50 * MS), Some(Move::Leave));
         assert_eq!(gate.next_move(101 * MS), Some(Move::Join));
     }

@@ -4,6 +4,7 @@
 mod accept;
 mod connection;
 mod drive;
+mod endings;
 mod env;
 mod executor;
 mod gate;
@@ -17,7 +18,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
@@ -27,15 +27,11 @@ use crate::h1;
 use crate::listen::Listener;
 use crate::log::access::AccessLog;
 use crate::site::{Delivery, ExchangeKey, Handler, Outbox};
-use crate::sys;
 use connection::{Connection, Phase};
 use drive::{Drive, Outcome};
 use env::Env;
 use gate::Gate;
 use timers::{Timeouts, Timer, Timers};
-
-/// How long a client is listened to after its last answer, so that it hears the end before the connection goes.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a kept connection must be quiet before a leaving worker closes it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,6 +46,9 @@ const WATCHED: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 const FIRST_LISTENER: usize = usize::MAX - 2;
 const LAST_LISTENER: usize = FIRST_LISTENER - 1000;
+
+/// Descriptors of a worker that are no connections: listeners, logs, pipes, files that are kept open or being sent.
+pub(crate) const OTHER_DESCRIPTORS: u64 = 512;
 
 /// What a loop is told of limits and times.
 #[derive(Clone, Copy, Debug)]
@@ -329,25 +328,6 @@ impl Loop {
         }
     }
 
-    fn begin_to_linger(&mut self, index: usize) {
-        let Some(connection) = self.table.get_mut(index) else { return };
-        sys::socket::end_sending(std::os::fd::AsFd::as_fd(&connection.socket));
-        connection.lingering = true;
-        self.timers.set(index, Timer::Linger, self.env.now);
-        self.watch_connection(index);
-        self.linger(index);
-    }
-
-    /// Throws away what a client still sends, a buffer full each time.
-    fn linger(&mut self, index: usize) {
-        let Some(connection) = self.table.get_mut(index) else { return };
-        match sys::socket::receive(std::os::fd::AsFd::as_fd(&connection.socket), &mut self.env.buffer) {
-            Ok(1..) => self.queue(index),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => self.close(index),
-        }
-    }
-
     fn close(&mut self, index: usize) {
         self.timers.clear(index);
         if let Some(mut connection) = self.table.try_remove(index) {
@@ -366,51 +346,6 @@ impl Loop {
         }
         self.close(index);
     }
-
-    fn expire_timers(&mut self) {
-        while let Some((index, timer)) = self.timers.expired(self.env.now) {
-            match timer {
-                Timer::Header | Timer::Body => self.time_out(index),
-                Timer::Write => self.lose_patience(index),
-                Timer::Linger => self.end_lingering(index),
-                Timer::KeepAlive | Timer::Drain => self.cut(index),
-            }
-        }
-    }
-
-    /// A client that is still taking the last answer gets the time of one that is being sent to, and no more.
-    fn end_lingering(&mut self, index: usize) {
-        let Some(connection) = self.table.get_mut(index) else { return };
-        match sys::socket::untaken(std::os::fd::AsFd::as_fd(&connection.socket)) {
-            Ok(1..) => self.timers.set(index, Timer::Write, self.env.now),
-            Ok(_) | Err(_) => self.cut(index),
-        }
-    }
-
-    /// Nothing more could be sent for so long. A slow client may yet be taking what the socket holds, which epoll does
-    /// not tell until a good part of it is gone, so it is cut only when it has taken nothing since the last look.
-    fn lose_patience(&mut self, index: usize) {
-        let Some(connection) = self.table.get_mut(index) else { return };
-        let Some(flight) = connection.flight.as_deref_mut() else { return self.cut(index) };
-        let untaken = sys::socket::untaken(std::os::fd::AsFd::as_fd(&connection.socket)).ok();
-        if untaken.is_none() || std::mem::replace(&mut flight.untaken, untaken) == untaken {
-            self.cut(index);
-        } else {
-            self.timers.set(index, Timer::Write, self.env.now);
-        }
-    }
-
-    /// A request did not come in time: 408, unless nothing of it came at all (RFC 9110 section 15.5.9).
-    fn time_out(&mut self, index: usize) {
-        let Some(connection) = self.table.get_mut(index) else { return };
-        if connection.flight.is_none() {
-            return self.close(index);
-        }
-        let mut drive = Drive::new(index, connection, &mut self.env);
-        drive.refuse(StatusCode::REQUEST_TIMEOUT);
-        let outcome = drive.run();
-        self.settle(index, outcome);
-    }
 }
 
 const fn timeouts(settings: &Settings) -> Timeouts {
@@ -420,6 +355,6 @@ const fn timeouts(settings: &Settings) -> Timeouts {
         write_timeout: settings.write_timeout,
         keep_alive_timeout: settings.keep_alive_timeout,
         drain_timeout: DRAIN_TIMEOUT,
-        linger_timeout: LINGER_TIMEOUT,
+        linger_timeout: endings::LINGER_TIMEOUT,
     }
 }

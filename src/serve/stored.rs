@@ -13,10 +13,23 @@ const MAX_MEMORY: usize = 64 << 20;
 const MAX_DISK: u64 = 1 << 30;
 
 /// What the bodies of a loop hold together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Budget {
+    held: Held,
+    max_disk: u64,
+}
+
+#[derive(Debug, Default)]
+struct Held {
     memory: usize,
     disk: u64,
+}
+
+impl Budget {
+    /// Room at least for one body of the size that is allowed.
+    pub fn new(max_body: u64) -> Self {
+        Self { held: Held::default(), max_disk: MAX_DISK.max(max_body) }
+    }
 }
 
 /// A body that arrives.
@@ -25,7 +38,7 @@ pub(super) struct Stored {
     memory: Vec<u8>,
     file: Option<File>,
     /// What it holds of the budget.
-    held: Budget,
+    held: Held,
 }
 
 /// Why a body could not be kept.
@@ -39,11 +52,11 @@ pub(super) enum Error {
 impl Stored {
     /// Keeps `bytes`, in memory as long as the body has at most `in_memory`.
     pub fn push(&mut self, bytes: &[u8], in_memory: usize, budget: &mut Budget) -> Result<(), Error> {
-        let small = self.memory.len() + bytes.len() <= in_memory && budget.memory + bytes.len() <= MAX_MEMORY;
+        let small = self.memory.len() + bytes.len() <= in_memory && budget.held.memory + bytes.len() <= MAX_MEMORY;
         if self.file.is_none() && small {
             self.memory.extend_from_slice(bytes);
             self.held.memory += bytes.len();
-            budget.memory += bytes.len();
+            budget.held.memory += bytes.len();
             return Ok(());
         }
         self.push_to_file(bytes, budget)
@@ -62,7 +75,7 @@ impl Stored {
     fn move_to_file(&mut self, budget: &mut Budget) -> Result<File, Error> {
         let mut file = tempfile::tempfile().map_err(Error::File)?;
         write(&mut file, &self.memory, &mut self.held, budget)?;
-        budget.memory -= std::mem::take(&mut self.held.memory);
+        budget.held.memory -= std::mem::take(&mut self.held.memory);
         self.memory = Vec::new();
         Ok(file)
     }
@@ -81,18 +94,18 @@ impl Stored {
     /// Gives back what it holds.
     pub fn release(&mut self, budget: &mut Budget) {
         let Self { held, .. } = std::mem::take(self);
-        budget.memory -= held.memory;
-        budget.disk -= held.disk;
+        budget.held.memory -= held.memory;
+        budget.held.disk -= held.disk;
     }
 }
 
-fn write(file: &mut File, bytes: &[u8], held: &mut Budget, budget: &mut Budget) -> Result<(), Error> {
-    if budget.disk + bytes.len() as u64 > MAX_DISK {
+fn write(file: &mut File, bytes: &[u8], held: &mut Held, budget: &mut Budget) -> Result<(), Error> {
+    if budget.held.disk + bytes.len() as u64 > budget.max_disk {
         return Err(Error::Full);
     }
     file.write_all(bytes).map_err(Error::File)?;
     held.disk += bytes.len() as u64;
-    budget.disk += bytes.len() as u64;
+    budget.held.disk += bytes.len() as u64;
     Ok(())
 }
 
@@ -101,7 +114,7 @@ mod tests {
     use super::*;
 
     fn keep(chunks: &[&[u8]], in_memory: usize) -> (bool, Vec<u8>, Budget) {
-        let (mut stored, mut budget) = (Stored::default(), Budget::default());
+        let (mut stored, mut budget) = (Stored::default(), Budget::new(0));
         for chunk in chunks {
             stored.push(chunk, in_memory, &mut budget).unwrap();
         }
@@ -123,17 +136,18 @@ mod tests {
         ] {
             let (was_in_file, bytes, left) = keep(chunks, in_memory);
             assert_eq!((was_in_file, bytes), (in_file, chunks.concat()));
-            assert_eq!((left.memory, left.disk), (0, 0));
+            assert_eq!((left.held.memory, left.held.disk), (0, 0));
         }
     }
 
     #[test]
     fn when_memory_is_scarce_small_bodies_go_to_files_and_when_all_is_full_they_are_refused() {
-        let mut budget = Budget { memory: MAX_MEMORY, disk: 0 };
+        let mut budget = Budget::new(0);
+        budget.held.memory = MAX_MEMORY;
         let mut stored = Stored::default();
         stored.push(b"x", 10, &mut budget).unwrap();
         assert!(stored.file.is_some());
-        budget.disk = MAX_DISK;
+        budget.held.disk = MAX_DISK;
         assert!(matches!(stored.push(b"x", 10, &mut budget), Err(Error::Full)));
     }
 }

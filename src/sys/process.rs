@@ -72,6 +72,11 @@ pub(crate) fn signal(pid: i32, signal: Signal) -> io::Result<()> {
     }
 }
 
+/// How many threads this process has; 1 where that cannot be found out.
+pub(crate) fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
 /// This process.
 pub(crate) fn pid() -> i32 {
     Pid::this().as_raw()

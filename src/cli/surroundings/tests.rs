@@ -107,8 +107,8 @@ fn connections_need_descriptors() {
     assert_eq!(hard_limit(limits), Some(4096));
     assert_eq!(hard_limit("Max open files  unlimited  unlimited  files"), None);
     let config = plain("[limits]\nmaxConnections = 4096");
-    assert!(few_descriptors(&config, Some(4096)).unwrap().contains("4160 descriptors"));
-    assert!(few_descriptors(&config, Some(4160)).is_none());
+    assert!(few_descriptors(&config, Some(4096)).unwrap().contains("4608 descriptors"));
+    assert!(few_descriptors(&config, Some(4608)).is_none());
     assert!(few_descriptors(&config, None).is_none());
 }
 
