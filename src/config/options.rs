@@ -75,7 +75,7 @@ section! {
     /// Time that an idle connection is kept for the next request; 0 closes it after each response
     keep_alive_timeout: Duration = "keepAliveTimeout", duration_or_zero(100, DAY), "75s", Reload;
     /// Longest request target (414 beyond)
-    max_uri: usize = "maxUri", size(64, M), "8k", Reload;
+    max_uri: usize = "maxUri", size(64, 63 * K), "8k", Reload;
     /// Longest head of a request (431 beyond)
     max_header_bytes: usize = "maxHeaderBytes", size(512, M), "16k", Reload;
     /// Most header fields of a request (431 beyond)
@@ -118,6 +118,7 @@ section! {
     level: LevelFilter = "level", level(), "info", Reload;
 }
 
+const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
 /// Milliseconds.
