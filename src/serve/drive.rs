@@ -258,7 +258,7 @@ impl<'a> Drive<'a> {
         } else {
             self.spend_time();
             executor::handle(self.env.handler.as_ref(), exchange);
-            if let Some(response) = self.env.take_response(key) {
+            if let Some(response) = self.env.outbox.take_response(key) {
                 self.respond(response);
             }
         }
