@@ -97,10 +97,8 @@ impl<'a> Drive<'a> {
     fn step(&mut self) -> Option<Outcome> {
         self.consume_kept_input();
         match self.send() {
-            Sent::All => {}
-            Sent::Later => return Some(Outcome::WaitForHandler),
+            Sent::Done => {}
             Sent::Blocked => return Some(Outcome::Wait(Timer::Write, self.progress)),
-            Sent::TurnOver => return Some(Outcome::NextTurn),
             Sent::Gone => return Some(Outcome::Close),
         }
         match (self.flight.phase, self.flight.ending) {
