@@ -5,13 +5,12 @@ use std::io;
 use std::os::fd::AsFd;
 
 use bytes::{Buf, Bytes};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use super::connection::{Ending, Phase, Source, Stream};
 use super::drive::Drive;
 use super::executor::{self, Job};
-use crate::h1::{self, BodyLength, Plan, Transfer};
+use crate::h1::{self, Plan, Transfer};
 use crate::site::{BodyStream, ExchangeKey, Payload, Response};
 use crate::sys;
 
@@ -35,10 +34,6 @@ impl Drive<'_> {
     pub fn respond(&mut self, response: Response) {
         let Some(underway) = &mut self.flight.underway else { return };
         let (mut parts, body) = response.into_parts();
-        let length = match body.len().or_else(|| announced(&parts.headers)) {
-            Some(length) => BodyLength::Known(length),
-            None => BodyLength::Unknown,
-        };
         let may_keep = underway.keep_alive && self.env.keep_alive && !self.env.draining;
         if parts.status.is_informational() {
             log::error!(
@@ -50,7 +45,7 @@ impl Drive<'_> {
             parts.status = http::StatusCode::INTERNAL_SERVER_ERROR;
         }
         underway.status = parts.status;
-        let plan = h1::plan(&underway.method, underway.version, parts.status, &parts.headers, length, may_keep);
+        let plan = h1::plan(&underway.method, underway.version, parts.status, &parts.headers, body.len(), may_keep);
         let date = self.env.dates.http_date(self.env.wall);
         h1::encode_head(&mut self.flight.out, underway.version, parts.status, &parts.headers, &plan, date);
         self.flight.body.release(&mut self.env.bodies);
@@ -101,8 +96,7 @@ impl Drive<'_> {
     /// Puts a refusal behind what is to be sent; no exchange stands behind it.
     pub fn encode_refusal(&mut self, response: Response) {
         let (parts, body) = response.into_parts();
-        let length = BodyLength::Known(body.len().unwrap_or(0));
-        let plan = h1::plan(&Method::GET, Version::HTTP_11, parts.status, &parts.headers, length, false);
+        let plan = h1::plan(&Method::GET, Version::HTTP_11, parts.status, &parts.headers, body.len(), false);
         let date = self.env.dates.http_date(self.env.wall);
         h1::encode_head(&mut self.flight.out, Version::HTTP_11, parts.status, &parts.headers, &plan, date);
         match body.into_payload() {
@@ -277,11 +271,6 @@ impl Drive<'_> {
             underway.body_bytes += body_bytes;
         }
     }
-}
-
-/// The length that a handler promises for its stream.
-fn announced(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether an error of sendfile(2) is about the socket rather than the file.
