@@ -285,12 +285,7 @@ pub(crate) const fn log_target() -> Kind<LogTarget> {
             "off" => Ok(LogTarget::Off),
             _ => Ok(LogTarget::File(base.join(text))),
         },
-        show: |target| match target {
-            LogTarget::File(path) => path.display().to_string(),
-            LogTarget::Stdout => "stdout".into(),
-            LogTarget::Stderr => "stderr".into(),
-            LogTarget::Off => "off".into(),
-        },
+        show: LogTarget::to_string,
     }
 }
 

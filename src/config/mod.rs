@@ -112,22 +112,33 @@ pub struct StaticContent {
 /// Where a log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// A file at that absolute path.
+    /// A file that is appended to, a FIFO or a device, at that absolute path.
     File(PathBuf),
-    /// Standard output.
+    /// What the program was started with as standard output.
     Stdout,
-    /// Standard error.
+    /// What the program was started with as standard error.
     Stderr,
     /// Nowhere.
     Off,
 }
 
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
 /// How a line of the access log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessFormat {
-    /// The combined log format of other web servers.
+    /// The combined format of Apache and nginx.
     Combined,
-    /// One JSON object per line.
+    /// One JSON object a line.
     Json,
 }
 

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
 use crate::board::{Board, Identity, Record};
-use crate::config::{AccessFormat, Config};
+use crate::config::Config;
 use crate::h1;
 use crate::listen::Listener;
-use crate::log::access::Format;
 use crate::log::sink::Sink;
 use crate::serve::{OTHER_DESCRIPTORS, Settings};
 use crate::sys;
@@ -139,7 +138,7 @@ impl Effects {
             board: self.board,
             record: self.board.record(worker, generation),
             access_log: self.setup.access_log.clone(),
-            access_format: format(*config.log.access_format),
+            access_format: *config.log.access_format,
             graceful_timeout: *config.supervisor.graceful_timeout,
         })
     }
@@ -199,13 +198,6 @@ fn send(pid: i32, signal: WorkerSignal) {
     };
     if let Err(cause) = process::signal(pid, signal) {
         log::error!("cannot send {signal} to pid={pid}: {cause}");
-    }
-}
-
-const fn format(format: AccessFormat) -> Format {
-    match format {
-        AccessFormat::Combined => Format::Combined,
-        AccessFormat::Json => Format::Json,
     }
 }
 

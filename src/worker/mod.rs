@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::board::{Board, Identity, Record};
+use crate::config::AccessFormat;
 use crate::listen::Listener;
 use crate::log;
-use crate::log::access::{AccessLog, Format};
+use crate::log::access::AccessLog;
 use crate::log::sink::Sink;
 use crate::serve::{Loop, Settings, Turn};
 use crate::site::Handler;
@@ -34,7 +35,7 @@ pub(crate) struct Birth<'a> {
     pub board: Board,
     pub record: Record,
     pub access_log: Sink,
-    pub access_format: Format,
+    pub access_format: AccessFormat,
     /// How long it may take to leave when there is no master to cut it off.
     pub graceful_timeout: Duration,
 }
