@@ -115,5 +115,4 @@ impl AccessLog {
 }
 
 #[cfg(test)]
-#[path = "access_tests.rs"]
 mod tests;

@@ -214,13 +214,12 @@ impl std::error::Error for OpenError {
 }
 
 #[cfg(test)]
-#[path = "sink_tests.rs"]
-mod tests;
-
-#[cfg(test)]
 impl Sink {
     /// A sink over a descriptor as it would be inherited.
     pub(crate) fn over(fd: impl AsFd) -> Self {
         Self::new(LogTarget::Stdout, Some(Output::inherited(fd).unwrap()))
     }
 }
+
+#[cfg(test)]
+mod tests;
