@@ -15,12 +15,11 @@ pub(crate) use layers::ENVIRONMENT_PREFIX;
 use layers::Layers;
 pub(crate) use mistake::{Mistake, Wrong};
 pub(crate) use options::{Change, Entries, Row, SECTIONS, Section, Shown, options};
-pub use options::{Files, Limits, Log, Server, Supervisor};
+use options::{Files, Limits, Log, Server, Supervisor};
 
 /// The resolved configuration of a site.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Config {
+pub(crate) struct Config {
     /// `[server]`
     pub server: Server,
     /// `[staticContent]`; empty where nothing was said, which serves the embedded welcome page.
@@ -71,7 +70,7 @@ impl Config {
     }
 
     /// Who answers requests.
-    pub fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         match *self.server.process_pool {
             Some(workers) => Mode::ProcessPool(workers),
             None => Mode::Single,
@@ -91,7 +90,7 @@ impl Config {
 
 /// How many loops run, in what, and what runs a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// One worker process, one request after the other.
     Single,
     /// That many worker processes.
@@ -100,7 +99,7 @@ pub enum Mode {
 
 /// A folder and the prefix below which it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticContent {
+pub(crate) struct StaticContent {
     /// Begins with `/` and does not end with one, save `/` itself. Not percent-encoded.
     pub prefix: String,
     /// Absolute.
@@ -111,7 +110,7 @@ pub struct StaticContent {
 
 /// Where a log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTarget {
+pub(crate) enum LogTarget {
     /// A file that is appended to, a FIFO or a device, at that absolute path.
     File(PathBuf),
     /// What the program was started with as standard output.
@@ -135,7 +134,7 @@ impl fmt::Display for LogTarget {
 
 /// How a line of the access log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessFormat {
+pub(crate) enum AccessFormat {
     /// The combined format of Apache and nginx.
     Combined,
     /// One JSON object a line.
@@ -144,7 +143,7 @@ pub enum AccessFormat {
 
 /// A resolved value that remembers where it was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting<T> {
+pub(crate) struct Setting<T> {
     /// The value.
     pub value: T,
     /// Where it was said.
@@ -161,7 +160,7 @@ impl<T> Deref for Setting<T> {
 
 /// Where something was said. The order is that of the layers, the strongest last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Nowhere.
     Default,
     /// In a configuration file.

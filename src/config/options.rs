@@ -231,8 +231,7 @@ macro_rules! section {
     ) => {
         #[doc = $about]
         #[derive(Clone, Debug)]
-        #[non_exhaustive]
-        pub struct $Section {
+        pub(crate) struct $Section {
             $( #[doc = $help] pub $field: Setting<$T>, )+
         }
 
