@@ -36,7 +36,8 @@ use timers::{Timeouts, Timer, Timers};
 /// How long a kept connection must be quiet before a leaving worker closes it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a worker that leaves the listener to a free sibling sees whether there still is one.
+/// How soon to look again where no event says when: at a queue that a leaving worker could not empty in one turn, and
+/// for the free sibling that a busy worker leaves the listener to.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const EVENTS_PER_TURN: usize = 256;
