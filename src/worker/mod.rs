@@ -63,7 +63,7 @@ fn serve(birth: Birth<'_>) -> Result<(), String> {
     let Birth { identity, record, signals, master_lives, .. } = birth;
     let site = (birth.factory)(&identity).map_err(|why| format!("cannot build the site: {why}"))?;
     let access = AccessLog::new(birth.access_log, birth.access_format, identity);
-    let mut serving = Loop::new(&birth.settings, birth.listeners, Arc::new(site), access, birth.board, record)
+    let mut serving = Loop::new(&birth.settings, birth.listeners, Arc::from(site), access, birth.board, record)
         .and_then(|serving| serving.watch(signals.as_fd()).map(|()| serving))
         .and_then(|serving| serving.watch(master_lives.as_fd()).map(|()| serving))
         .map_err(|why| format!("cannot start the loop: {why}"))?;

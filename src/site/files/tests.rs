@@ -8,10 +8,19 @@ use tempfile::TempDir;
 use http::Method;
 
 use super::*;
-use crate::site::Payload;
 use crate::site::testing::{answer, body, field, get, text};
+use crate::site::{Exchange, Handler, Payload};
 
 const BOTH: [Confinement; 2] = [Confinement::Beneath, Confinement::BeneathByWalk];
+
+/// The folder as a whole site.
+impl Handler for Folder {
+    fn handle(&self, exchange: Exchange) {
+        let (request, responder) = exchange.into_parts();
+        let response = asked_path(&request).and_then(|path| self.serve(&request, &path.decoded, path.directory));
+        responder.respond(response.unwrap_or_else(without_file));
+    }
+}
 
 /// A folder `root` to be served, with `secret` outside it.
 struct Site {
