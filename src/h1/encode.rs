@@ -109,8 +109,7 @@ pub(crate) fn encode_head(
 
 fn encode_framing(out: &mut Vec<u8>, plan: &Plan) {
     if let Some(length) = plan.content_length {
-        let mut digits = [0; 20];
-        field(out, "content-length", decimal(length, &mut digits));
+        field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
     }
     match plan.transfer {
         Transfer::Chunked => field(out, "transfer-encoding", b"chunked"),
@@ -149,19 +148,6 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// The digits of `value`, at the end of `digits`, which has room for the largest.
-fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (value % 10) as u8; // one decimal digit
-        value /= 10;
-        if value == 0 {
-            return &digits[start..];
-        }
-    }
 }
 
 #[cfg(test)]
