@@ -32,7 +32,7 @@ const ELLIPSIS: &str = "...";
 /// What is said of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry<'a> {
-    /// The peer; None for a Unix domain socket.
+    /// None for a Unix domain socket.
     pub(crate) client: Option<IpAddr>,
     /// When it was answered, by the wall clock.
     pub(crate) time: SystemTime,
