@@ -29,7 +29,7 @@ pub(crate) struct Birth<'a> {
     /// Signals to this process.
     pub signals: &'a Signals,
     /// Ends when the master does.
-    pub master_lives: &'a OwnedFd,
+    pub liveness: &'a OwnedFd,
     /// Takes the report that this worker is ready.
     pub reports: &'a OwnedFd,
     pub board: Board,
@@ -60,12 +60,12 @@ pub(crate) fn live(birth: Birth<'_>) -> i32 {
 }
 
 fn serve(birth: Birth<'_>) -> Result<(), String> {
-    let Birth { identity, record, signals, master_lives, .. } = birth;
+    let Birth { identity, record, signals, liveness, .. } = birth;
     let site = (birth.factory)(&identity).map_err(|why| format!("cannot build the site: {why}"))?;
     let access = AccessLog::new(birth.access_log, birth.access_format, identity);
     let mut serving = Loop::new(&birth.settings, birth.listeners, Arc::from(site), access, birth.board, record)
         .and_then(|serving| serving.watch(signals.as_fd()).map(|()| serving))
-        .and_then(|serving| serving.watch(master_lives.as_fd()).map(|()| serving))
+        .and_then(|serving| serving.watch(liveness.as_fd()).map(|()| serving))
         .map_err(|why| format!("cannot start the loop: {why}"))?;
     record.open(identity.pid);
     pipe::tell(birth.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
@@ -77,7 +77,7 @@ fn serve(birth: Birth<'_>) -> Result<(), String> {
                 if signals.take().into_iter().any(asks_to_leave) {
                     serving.leave(birth.board.stopping().unwrap_or_default(), None);
                 }
-                if pipe::hear(master_lives, &mut [0]) == Heard::End {
+                if pipe::hear(liveness, &mut [0]) == Heard::End {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     serving.leave(Duration::ZERO, Some(birth.graceful_timeout));
                 }
