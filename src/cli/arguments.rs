@@ -91,7 +91,8 @@ fn flag(row: &'static Row, heading: &'static str) -> Arg {
         .help_heading(heading)
 }
 
-/// The configuration, and what is worth knowing about it, of a process that takes exactly the arguments of `regrow serve`; `args` begin with its own name.
+/// What [`settle`] gives for a process that takes exactly the arguments of `regrow serve`; `args` begin with its own
+/// name.
 pub(super) fn serve_config(args: impl IntoIterator<Item = OsString>) -> Result<(Config, Vec<String>), CliExit> {
     // clap shows the process's own name, the first argument, in place of this one.
     let matches = serve_arguments(Command::new("serve")).try_get_matches_from(args)?;

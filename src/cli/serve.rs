@@ -1,7 +1,6 @@
 //! `regrow serve`, and what an application with a site of its own runs: the site, until it is told to stop.
 
 use std::error::Error;
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
@@ -39,11 +38,11 @@ where
     H: Handler,
     F: Fn(&Identity) -> Result<H, Box<dyn Error>> + 'static,
 {
-    serve_with(std::env::args_os(), Box::new(move |identity| Ok(Box::new(site(identity)?)))).finish()
+    run_app(Box::new(move |identity| Ok(Box::new(site(identity)?)))).finish()
 }
 
-fn serve_with(args: impl IntoIterator<Item = OsString>, factory: Box<Factory>) -> CliExit {
-    match arguments::serve_config(args) {
+fn run_app(factory: Box<Factory>) -> CliExit {
+    match arguments::serve_config(std::env::args_os()) {
         Err(exit) => exit,
         Ok((config, _)) if !config.static_content.is_empty() => CliExit::usage(format!(
             "{}: this application has a site of its own; leave the folder out",
