@@ -1,17 +1,13 @@
 //! The command line, generated from the table of options, and what is read for it: the file and the environment.
 
-use std::{
-    ffi::OsString,
-    fmt::Write as _,
-    path::{Path, PathBuf},
-};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{
-    CliExit,
-    surroundings::{self, Surroundings},
-};
+use super::CliExit;
+use super::surroundings::{self, Surroundings};
 use crate::config::{Config, ENVIRONMENT_PREFIX, File, Mistake, Origin, Row, SECTIONS, Sources, Wrong, options};
 
 /// The whole command line.

@@ -2,14 +2,12 @@
 //!
 //! Looks and binds nothing: a server may be running. Mistakes are what `serve` would fail on; notes are what it survives.
 
-use std::{
-    fs::{self, OpenOptions},
-    io,
-    net::ToSocketAddrs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
-    process,
-};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::net::ToSocketAddrs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::process;
 
 use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Setting, Wrong};
 use crate::serve::OTHER_DESCRIPTORS;

@@ -2,15 +2,14 @@
 //!
 //! Knows nothing of the table of options; a remedy may name one.
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{AccessFormat, LogTarget, mistake::Wrong};
+use super::mistake::Wrong;
+use super::{AccessFormat, LogTarget};
 
 /// How a value of type `T` is written: `show` undoes `read`.
 #[derive(Clone, Copy)]

@@ -9,7 +9,9 @@ mod layers;
 mod mistake;
 mod options;
 
-use std::{fmt, ops::Deref, path::PathBuf};
+use std::fmt;
+use std::ops::Deref;
+use std::path::PathBuf;
 
 pub(crate) use layers::ENVIRONMENT_PREFIX;
 use layers::Layers;
