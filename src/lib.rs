@@ -38,7 +38,4 @@ mod worker;
 
 pub use board::Identity;
 pub use cli::{cli_main, serve_app};
-pub use config::{
-    AccessFormat, Config, Files, Limits, Log, LogTarget, Mode, Origin, Server, Setting, StaticContent, Supervisor,
-};
 pub use site::{Body, Client, Exchange, Handler, Request, RequestBody, Responder, Response, Trailers, quick};

@@ -49,11 +49,10 @@ mod header {
 /// Words of a record.
 mod field {
     pub(super) const PID: usize = 0;
-    pub(super) const TAKES_CONNECTIONS: usize = 4;
     pub(super) const CONNECTIONS: usize = 1;
     pub(super) const BUSY: usize = 2;
     pub(super) const TURN_SINCE: usize = 3;
-    pub(super) const ACCEPTED: usize = 8;
+    pub(super) const TAKES_CONNECTIONS: usize = 4;
     pub(super) const SERVED: usize = 9;
     pub(super) const RUNNING: usize = 10;
     pub(super) const CLIENT: std::ops::Range<usize> = 12..16;
@@ -177,13 +176,8 @@ impl Record {
         self.set(field::TURN_SINCE, 0);
     }
 
-    /// One more connection was accepted.
-    pub fn count_accepted(&self) {
-        self.increment(field::ACCEPTED);
-    }
-
-    /// A request of a client, or of one without an address, is complete and goes to its handler; the master quotes it
-    /// should this worker die.
+    /// A request is complete and goes to its handler; the master quotes it should this worker die. A client of a Unix
+    /// socket has no address.
     pub fn begin_request(&self, method: &str, target: &[u8], client: Option<SocketAddr>) {
         self.increment(field::RUNNING);
         text::write(&self.words[field::REQUEST], &[method.as_bytes(), b" ", target]);
@@ -285,7 +279,6 @@ mod tests {
     #[test]
     fn two_generations_of_a_slot_have_different_records() {
         let board = Board::new(1).unwrap();
-        board.record(0, 1).count_accepted();
         board.record(0, 1).end_request();
         assert_eq!((board.record(0, 1).served(), board.record(0, 2).served()), (1, 0));
         board.record(0, 1).clear();

@@ -1,17 +1,13 @@
 //! The command line, generated from the table of options, and what is read for it: the file and the environment.
 
-use std::{
-    ffi::OsString,
-    fmt::Write as _,
-    path::{Path, PathBuf},
-};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{
-    CliExit,
-    surroundings::{self, Surroundings},
-};
+use super::CliExit;
+use super::surroundings::{self, Surroundings};
 use crate::config::{Config, ENVIRONMENT_PREFIX, File, Mistake, Origin, Row, SECTIONS, Sources, Wrong, options};
 
 /// The whole command line.
@@ -91,7 +87,8 @@ fn flag(row: &'static Row, heading: &'static str) -> Arg {
         .help_heading(heading)
 }
 
-/// The configuration, and what is worth knowing about it, of a process that takes exactly the arguments of `regrow serve`; `args` begin with its own name.
+/// What [`settle`] gives for a process that takes exactly the arguments of `regrow serve`; `args` begin with its own
+/// name.
 pub(super) fn serve_config(args: impl IntoIterator<Item = OsString>) -> Result<(Config, Vec<String>), CliExit> {
     // clap shows the process's own name, the first argument, in place of this one.
     let matches = serve_arguments(Command::new("serve")).try_get_matches_from(args)?;

@@ -1,6 +1,7 @@
 //! `regrow check`: what `regrow serve` would run with the same arguments, and where each value comes from.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
+use std::path::Path;
 
 use clap::ArgMatches;
 

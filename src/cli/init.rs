@@ -1,12 +1,10 @@
 //! `regrow init`: the commented configuration that we recommend for production.
 
-use std::{
-    fmt::Write as _,
-    fs::OpenOptions,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    thread,
-};
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::thread;
 
 use clap::ArgMatches;
 

@@ -1,17 +1,16 @@
 //! `regrow serve`, and what an application with a site of its own runs: the site, until it is told to stop.
 
 use std::error::Error;
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
 
 use super::{CliExit, Status, arguments};
 use crate::board::Identity;
-use crate::config::{Config, LogTarget, Mode};
+use crate::config::{Config, Mode};
 use crate::listen::{self, Address, Listener};
 use crate::log;
-use crate::log::sink::{Sink, Target};
+use crate::log::sink::Sink;
 use crate::master::{self, Setup};
 use crate::site::Handler;
 use crate::site::files::{Folder, Options};
@@ -39,11 +38,11 @@ where
     H: Handler,
     F: Fn(&Identity) -> Result<H, Box<dyn Error>> + 'static,
 {
-    serve_with(std::env::args_os(), Box::new(move |identity| Ok(Box::new(site(identity)?)))).finish()
+    run_app(Box::new(move |identity| Ok(Box::new(site(identity)?)))).finish()
 }
 
-fn serve_with(args: impl IntoIterator<Item = OsString>, factory: Box<Factory>) -> CliExit {
-    match arguments::serve_config(args) {
+fn run_app(factory: Box<Factory>) -> CliExit {
+    match arguments::serve_config(std::env::args_os()) {
         Err(exit) => exit,
         Ok((config, _)) if !config.static_content.is_empty() => CliExit::usage(format!(
             "{}: this application has a site of its own; leave the folder out",
@@ -67,8 +66,8 @@ fn serve(config: Config, notes: &[String], factory: Box<Factory>) -> CliExit {
 
 /// Opens the logs and the listening sockets.
 fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Setup, String> {
-    let error_log = Sink::open(&target(&config.log.error_log)).map_err(|why| format!("errorLog: {why}"))?;
-    let access_log = Sink::open(&target(&config.log.access_log)).map_err(|why| format!("accessLog: {why}"))?;
+    let error_log = Sink::open(&config.log.error_log).map_err(|why| format!("errorLog: {why}"))?;
+    let access_log = Sink::open(&config.log.access_log).map_err(|why| format!("accessLog: {why}"))?;
     log::error::set_identity(format_args!("master pid={}", sys::process::pid()));
     if log::error::init(error_log, *config.log.level).is_err() {
         ::log::info!("the application logs by itself; errorLog and level are not used");
@@ -126,14 +125,5 @@ fn address(config: &Config) -> Address {
     match &*server.socket_file {
         Some(path) => Address::Unix { path: path.clone(), mode: *config.supervisor.socket_file_mode },
         None => Address::Tcp { host: server.socket_host.value.clone(), port: *server.socket_port },
-    }
-}
-
-fn target(target: &LogTarget) -> Target {
-    match target {
-        LogTarget::File(path) => Target::File(path.clone()),
-        LogTarget::Stdout => Target::Stdout,
-        LogTarget::Stderr => Target::Stderr,
-        LogTarget::Off => Target::Off,
     }
 }

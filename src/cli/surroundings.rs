@@ -2,17 +2,16 @@
 //!
 //! Looks and binds nothing: a server may be running. Mistakes are what `serve` would fail on; notes are what it survives.
 
-use std::{
-    fs::{self, OpenOptions},
-    io,
-    net::ToSocketAddrs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
-    process,
-};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::net::ToSocketAddrs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::process;
 
 use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Setting, Wrong};
 use crate::serve::OTHER_DESCRIPTORS;
+use crate::sys;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -120,7 +119,7 @@ fn notes(config: &Config) -> Vec<String> {
         small_queue(config),
         capped_queue(config, somaxconn()),
         privileged_port(config, &Privileges::of_this_process()),
-        few_descriptors(config, descriptor_limit()),
+        few_descriptors(config, sys::limits::most_descriptors().ok()),
         unused_host(config),
     ];
     found.into_iter().flatten().collect()
@@ -210,16 +209,6 @@ fn few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
         "maxConnections = {connections} needs {wanted} descriptors for each worker, and the hard limit is {limit}; \
          raise it (LimitNOFILE={wanted} of systemd, ulimit -n {wanted})"
     ))
-}
-
-/// The hard limit, which the server raises its soft limit to; none where it is unlimited or unknown.
-fn descriptor_limit() -> Option<u64> {
-    hard_limit(&fs::read_to_string("/proc/self/limits").ok()?)
-}
-
-fn hard_limit(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn unused_host(config: &Config) -> Option<String> {

@@ -3,10 +3,8 @@
 //! `[section]`, `name = value`, comments (`#` or `;`) on lines of their own. The value is the rest of the line without
 //! surrounding blanks, or stands in double quotes. Knows no option and no section by name.
 
-use super::{
-    Origin,
-    mistake::{Mistake, Wrong},
-};
+use super::Origin;
+use super::mistake::{Mistake, Wrong};
 
 /// A line that says something.
 #[derive(Debug, PartialEq, Eq)]

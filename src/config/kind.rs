@@ -2,15 +2,14 @@
 //!
 //! Knows nothing of the table of options; a remedy may name one.
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{AccessFormat, LogTarget, mistake::Wrong};
+use super::mistake::Wrong;
+use super::{AccessFormat, LogTarget};
 
 /// How a value of type `T` is written: `show` undoes `read`.
 #[derive(Clone, Copy)]
@@ -285,12 +284,7 @@ pub(crate) const fn log_target() -> Kind<LogTarget> {
             "off" => Ok(LogTarget::Off),
             _ => Ok(LogTarget::File(base.join(text))),
         },
-        show: |target| match target {
-            LogTarget::File(path) => path.display().to_string(),
-            LogTarget::Stdout => "stdout".into(),
-            LogTarget::Stderr => "stderr".into(),
-            LogTarget::Off => "off".into(),
-        },
+        show: LogTarget::to_string,
     }
 }
 

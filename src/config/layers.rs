@@ -5,13 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{
-    Origin, Setting, Sources, StaticContent,
-    ini::{self, Item},
-    kind::Kind,
-    mistake::{Mistake, Wrong, nearest},
-    options::{Row, SECTIONS, Section, option, options},
-};
+use super::ini::{self, Item};
+use super::kind::Kind;
+use super::mistake::{Mistake, Wrong, nearest};
+use super::options::{Row, SECTIONS, Section, option, options};
+use super::{Origin, Setting, Sources, StaticContent};
 
 /// What the environment's names begin with.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "REGROW_";

@@ -9,18 +9,19 @@ mod layers;
 mod mistake;
 mod options;
 
-use std::{fmt, ops::Deref, path::PathBuf};
+use std::fmt;
+use std::ops::Deref;
+use std::path::PathBuf;
 
 pub(crate) use layers::ENVIRONMENT_PREFIX;
 use layers::Layers;
 pub(crate) use mistake::{Mistake, Wrong};
 pub(crate) use options::{Change, Entries, Row, SECTIONS, Section, Shown, options};
-pub use options::{Files, Limits, Log, Server, Supervisor};
+use options::{Files, Limits, Log, Server, Supervisor};
 
 /// The resolved configuration of a site.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Config {
+pub(crate) struct Config {
     /// `[server]`
     pub server: Server,
     /// `[staticContent]`; empty where nothing was said, which serves the embedded welcome page.
@@ -71,7 +72,7 @@ impl Config {
     }
 
     /// Who answers requests.
-    pub fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         match *self.server.process_pool {
             Some(workers) => Mode::ProcessPool(workers),
             None => Mode::Single,
@@ -91,7 +92,7 @@ impl Config {
 
 /// How many loops run, in what, and what runs a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// One worker process, one request after the other.
     Single,
     /// That many worker processes.
@@ -100,7 +101,7 @@ pub enum Mode {
 
 /// A folder and the prefix below which it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticContent {
+pub(crate) struct StaticContent {
     /// Begins with `/` and does not end with one, save `/` itself. Not percent-encoded.
     pub prefix: String,
     /// Absolute.
@@ -111,29 +112,40 @@ pub struct StaticContent {
 
 /// Where a log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTarget {
-    /// A file at that absolute path.
+pub(crate) enum LogTarget {
+    /// A file that is appended to, a FIFO or a device, at that absolute path.
     File(PathBuf),
-    /// Standard output.
+    /// What the program was started with as standard output.
     Stdout,
-    /// Standard error.
+    /// What the program was started with as standard error.
     Stderr,
     /// Nowhere.
     Off,
 }
 
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
 /// How a line of the access log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessFormat {
-    /// The combined log format of other web servers.
+pub(crate) enum AccessFormat {
+    /// The combined format of Apache and nginx.
     Combined,
-    /// One JSON object per line.
+    /// One JSON object a line.
     Json,
 }
 
 /// A resolved value that remembers where it was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting<T> {
+pub(crate) struct Setting<T> {
     /// The value.
     pub value: T,
     /// Where it was said.
@@ -150,7 +162,7 @@ impl<T> Deref for Setting<T> {
 
 /// Where something was said. The order is that of the layers, the strongest last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Nowhere.
     Default,
     /// In a configuration file.

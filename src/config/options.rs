@@ -4,19 +4,18 @@
 //! A row is the field's help, then `field: type = name, kind, default, reload[, not with name];`. The empty default is
 //! none; `Reload` says that a reload may change the option, `Restart` that only a restart does.
 
-use std::{path::Path, time::Duration};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{
-    AccessFormat, LogTarget, Origin, Setting,
-    kind::{
-        Kind, Shape, access_format, duration, duration_or_zero, file_names, host, level, log_target, number,
-        permissions, pool, size, socket_file, switch,
-    },
-    layers::Layers,
-    mistake::Wrong,
+use super::kind::{
+    Kind, Shape, access_format, duration, duration_or_zero, file_names, host, level, log_target, number, permissions,
+    pool, size, socket_file, switch,
 };
+use super::layers::Layers;
+use super::mistake::Wrong;
+use super::{AccessFormat, LogTarget, Origin, Setting};
 
 /// Every section, in the order in which people read them.
 pub(crate) static SECTIONS: &[Section] =
@@ -43,7 +42,7 @@ section! {
     /// Port to listen on; 0 lets the system choose one
     socket_port: u16 = "socketPort", number("PORT", 0, 65_535), "8080", Restart;
     /// Unix socket to listen on instead of a host and a port
-    socket_file: Option<std::path::PathBuf> = "socketFile", socket_file(), "", Restart, not with "socketPort";
+    socket_file: Option<PathBuf> = "socketFile", socket_file(), "", Restart, not with "socketPort";
     /// Connections that the kernel queues until a worker accepts them (the backlog of listen)
     socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Restart;
     /// Worker processes forked at start, two or more; none is a single worker, for development
@@ -232,8 +231,7 @@ macro_rules! section {
     ) => {
         #[doc = $about]
         #[derive(Clone, Debug)]
-        #[non_exhaustive]
-        pub struct $Section {
+        pub(crate) struct $Section {
             $( #[doc = $help] pub $field: Setting<$T>, )+
         }
 

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Error, Event, Framing, Limits, fields};
+use super::framing::Framing;
+use super::{Error, Event, Limits, fields};
 
 /// The most bytes of extensions one chunk may have, and all chunks of a body together. Nothing uses them.
 const CHUNK_EXTENSIONS: u32 = 1024;

@@ -13,15 +13,6 @@ pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 /// Ends a chunked body without trailers.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// What is known of the length of a response body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyLength {
-    /// So many bytes.
-    Known(u64),
-    /// It ends when it ends.
-    Unknown,
-}
-
 /// How a response body travels (RFC 9112 section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transfer {
@@ -46,8 +37,9 @@ pub(crate) struct Plan {
     content_length: Option<u64>,
 }
 
-/// Decides transfer and persistence. `may_keep` says whether client and server would keep the connection; a
-/// handler that sets `Connection: close` and a body without an end overrule it.
+/// Decides transfer and persistence. `length` is that of the body; `None` for a stream, whose length is what the
+/// handler has set as `Content-Length`, if it has. `may_keep` says whether client and server would keep the
+/// connection; a handler that sets `Connection: close` and a body without an end overrule it.
 ///
 /// A 1xx as a final answer is a mistake of the handler that leaves the client waiting, so it closes the connection.
 pub(crate) fn plan(
@@ -55,36 +47,29 @@ pub(crate) fn plan(
     version: Version,
     status: StatusCode,
     headers: &HeaderMap,
-    length: BodyLength,
+    length: Option<u64>,
     may_keep: bool,
 ) -> Plan {
-    let (transfer, content_length) = match (status, length) {
+    let (transfer, content_length) = match (status, length.or_else(|| announced(headers))) {
         (status, _) if status.is_informational() || status == StatusCode::NO_CONTENT => (Transfer::None, None),
         (StatusCode::RESET_CONTENT, _) => (Transfer::None, Some(0)),
         (StatusCode::NOT_MODIFIED, _) => (Transfer::None, announced(headers)),
-        (_, length) if method == Method::HEAD => (Transfer::None, announced(headers).or(length_for_head(length))),
-        (_, BodyLength::Known(length)) => (Transfer::Length(length), Some(length)),
-        (_, BodyLength::Unknown) if version == Version::HTTP_10 => (Transfer::UntilClose, None),
-        (_, BodyLength::Unknown) => (Transfer::Chunked, None),
+        // An empty body given to HEAD says nothing: many handlers leave the body out of it.
+        (_, length) if method == Method::HEAD => (Transfer::None, announced(headers).or(length.filter(|&n| n > 0))),
+        (_, Some(length)) => (Transfer::Length(length), Some(length)),
+        (_, None) if version == Version::HTTP_10 => (Transfer::UntilClose, None),
+        (_, None) => (Transfer::Chunked, None),
     };
     let has_an_end = transfer != Transfer::UntilClose && !status.is_informational();
     let keep_alive = may_keep && has_an_end && !names_option(headers, b"close");
     Plan { transfer, keep_alive, content_length }
 }
 
-/// The length that the handler set, for an answer without a body (RFC 9110 section 8.6).
+/// The length that the handler set: of a stream, or of what a GET would give (RFC 9110 section 8.6).
 fn announced(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(CONTENT_LENGTH)?.as_bytes();
     let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
-}
-
-/// An empty body given to `HEAD` says nothing: many handlers leave the body out of it.
-fn length_for_head(length: BodyLength) -> Option<u64> {
-    match length {
-        BodyLength::Known(0) | BodyLength::Unknown => None,
-        BodyLength::Known(length) => Some(length),
-    }
 }
 
 /// Appends status line, fields and blank line. `version` is that of the request; the answer is always
@@ -124,8 +109,7 @@ pub(crate) fn encode_head(
 
 fn encode_framing(out: &mut Vec<u8>, plan: &Plan) {
     if let Some(length) = plan.content_length {
-        let mut digits = [0; 20];
-        field(out, "content-length", decimal(length, &mut digits));
+        field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
     }
     match plan.transfer {
         Transfer::Chunked => field(out, "transfer-encoding", b"chunked"),
@@ -166,19 +150,6 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The digits of `value`, at the end of `digits`, which has room for the largest.
-fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (value % 10) as u8; // one decimal digit
-        value /= 10;
-        if value == 0 {
-            return &digits[start..];
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};
@@ -196,7 +167,7 @@ mod tests {
         version: Version,
         status: u16,
         headers: &HeaderMap,
-        length: BodyLength,
+        length: Option<u64>,
         keep: bool,
     ) -> String {
         let status = StatusCode::from_u16(status).unwrap();
@@ -206,31 +177,31 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn get(status: u16, headers: &HeaderMap, length: BodyLength) -> String {
+    fn get(status: u16, headers: &HeaderMap, length: Option<u64>) -> String {
         head(&Method::GET, Version::HTTP_11, status, headers, length, true)
     }
 
     #[test]
     fn a_known_length_is_announced() {
         let expected = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 1234567890\r\n\r\n";
-        assert_eq!(get(200, &fields(&[("content-type", "text/plain")]), BodyLength::Known(1_234_567_890)), expected);
-        assert!(get(200, &HeaderMap::new(), BodyLength::Known(0)).contains("\r\ncontent-length: 0\r\n"));
-        assert!(get(200, &HeaderMap::new(), BodyLength::Known(u64::MAX)).contains(": 18446744073709551615\r\n"));
+        assert_eq!(get(200, &fields(&[("content-type", "text/plain")]), Some(1_234_567_890)), expected);
+        assert!(get(200, &HeaderMap::new(), Some(0)).contains("\r\ncontent-length: 0\r\n"));
+        assert!(get(200, &HeaderMap::new(), Some(u64::MAX)).contains(": 18446744073709551615\r\n"));
     }
 
     #[test]
     fn an_unknown_length_is_chunked_on_11_and_closes_on_10() {
-        let chunked = get(200, &HeaderMap::new(), BodyLength::Unknown);
+        let chunked = get(200, &HeaderMap::new(), None);
         assert!(chunked.contains("\r\ntransfer-encoding: chunked\r\n") && !chunked.contains("connection"), "{chunked}");
-        let old = plan(&Method::GET, Version::HTTP_10, StatusCode::OK, &HeaderMap::new(), BodyLength::Unknown, true);
+        let old = plan(&Method::GET, Version::HTTP_10, StatusCode::OK, &HeaderMap::new(), None, true);
         assert_eq!((old.transfer, old.keep_alive), (Transfer::UntilClose, false));
-        let text = head(&Method::GET, Version::HTTP_10, 200, &HeaderMap::new(), BodyLength::Unknown, true);
+        let text = head(&Method::GET, Version::HTTP_10, 200, &HeaderMap::new(), None, true);
         assert!(text.contains("\r\nconnection: close\r\n") && !text.contains("chunked"), "{text}");
     }
 
     #[test]
     fn persistence_is_said_where_it_is_not_the_default() {
-        let say = |version, keep| head(&Method::GET, version, 200, &HeaderMap::new(), BodyLength::Known(1), keep);
+        let say = |version, keep| head(&Method::GET, version, 200, &HeaderMap::new(), Some(1), keep);
         assert!(!say(Version::HTTP_11, true).contains("connection"));
         assert!(say(Version::HTTP_11, false).contains("\r\nconnection: close\r\n"));
         assert!(say(Version::HTTP_10, true).contains("\r\nconnection: keep-alive\r\n"));
@@ -240,18 +211,18 @@ mod tests {
     #[test]
     fn a_handler_can_close_the_connection() {
         let headers = fields(&[("connection", "X, Close")]);
-        assert!(get(200, &headers, BodyLength::Known(1)).contains("\r\nconnection: close\r\n"));
+        assert!(get(200, &headers, Some(1)).contains("\r\nconnection: close\r\n"));
     }
 
     #[test]
     fn answers_without_a_body_announce_none() {
         for status in [101, 204] {
-            let text = get(status, &fields(&[("content-length", "5")]), BodyLength::Known(5));
+            let text = get(status, &fields(&[("content-length", "5")]), Some(5));
             assert!(!text.contains("content-length") && !text.contains("transfer-encoding"), "{text}");
         }
-        assert!(get(205, &HeaderMap::new(), BodyLength::Known(5)).contains("\r\ncontent-length: 0\r\n"));
+        assert!(get(205, &HeaderMap::new(), Some(5)).contains("\r\ncontent-length: 0\r\n"));
         for status in [101, 204, 205, 304] {
-            for length in [BodyLength::Known(5), BodyLength::Unknown] {
+            for length in [Some(5), None] {
                 let status = StatusCode::from_u16(status).unwrap();
                 let plan = plan(&Method::GET, Version::HTTP_10, status, &HeaderMap::new(), length, true);
                 assert_eq!(plan.transfer, Transfer::None);
@@ -262,19 +233,19 @@ mod tests {
 
     #[test]
     fn not_modified_tells_only_the_length_the_handler_knows() {
-        assert!(!get(304, &HeaderMap::new(), BodyLength::Known(0)).contains("content-length"));
-        let told = get(304, &fields(&[("content-length", "5")]), BodyLength::Known(0));
+        assert!(!get(304, &HeaderMap::new(), Some(0)).contains("content-length"));
+        let told = get(304, &fields(&[("content-length", "5")]), Some(0));
         assert!(told.contains("\r\ncontent-length: 5\r\n"), "{told}");
     }
 
     #[test]
     fn head_has_the_length_of_get_and_no_body() {
         let say = |headers: &HeaderMap, length| head(&Method::HEAD, Version::HTTP_11, 200, headers, length, true);
-        assert!(say(&HeaderMap::new(), BodyLength::Known(5)).contains("\r\ncontent-length: 5\r\n"));
-        assert!(say(&fields(&[("content-length", "7")]), BodyLength::Known(0)).contains("\r\ncontent-length: 7\r\n"));
-        assert!(!say(&HeaderMap::new(), BodyLength::Known(0)).contains("content-length"));
-        assert!(!say(&fields(&[("content-length", "+7")]), BodyLength::Unknown).contains("content-length"));
-        let plan = plan(&Method::HEAD, Version::HTTP_10, StatusCode::OK, &HeaderMap::new(), BodyLength::Unknown, true);
+        assert!(say(&HeaderMap::new(), Some(5)).contains("\r\ncontent-length: 5\r\n"));
+        assert!(say(&fields(&[("content-length", "7")]), Some(0)).contains("\r\ncontent-length: 7\r\n"));
+        assert!(!say(&HeaderMap::new(), Some(0)).contains("content-length"));
+        assert!(!say(&fields(&[("content-length", "+7")]), None).contains("content-length"));
+        let plan = plan(&Method::HEAD, Version::HTTP_10, StatusCode::OK, &HeaderMap::new(), None, true);
         assert_eq!((plan.transfer, plan.keep_alive), (Transfer::None, true));
     }
 
@@ -292,7 +263,7 @@ mod tests {
             ("x-a", "1"),
         ]);
         let expected = "HTTP/1.1 200 OK\r\ndate: Mon, 07 Nov 1994 08:49:37 GMT\r\nx-a: 1\r\ncontent-length: 5\r\n\r\n";
-        assert_eq!(get(200, &headers, BodyLength::Known(5)), expected);
+        assert_eq!(get(200, &headers, Some(5)), expected);
     }
 
     #[test]
@@ -300,13 +271,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("set-cookie", HeaderValue::from_static("a=1"));
         headers.append("set-cookie", HeaderValue::from_static("b=2"));
-        let text = get(200, &headers, BodyLength::Known(5));
+        let text = get(200, &headers, Some(5));
         assert!(text.contains("\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n"), "{text}");
     }
 
     #[test]
     fn a_status_without_a_known_reason_keeps_its_blank() {
-        assert!(get(299, &HeaderMap::new(), BodyLength::Known(0)).starts_with("HTTP/1.1 299 \r\n"));
+        assert!(get(299, &HeaderMap::new(), Some(0)).starts_with("HTTP/1.1 299 \r\n"));
     }
 
     #[test]
@@ -319,7 +290,7 @@ mod tests {
         for byte in (32..=255).filter(|&byte| byte != 127).chain(*b"\t") {
             headers.append("x", HeaderValue::from_bytes(&[byte]).unwrap());
         }
-        let plan = plan(&Method::GET, Version::HTTP_11, StatusCode::OK, &headers, BodyLength::Unknown, true);
+        let plan = plan(&Method::GET, Version::HTTP_11, StatusCode::OK, &headers, None, true);
         let mut out = Vec::new();
         encode_head(&mut out, Version::HTTP_11, StatusCode::OK, &headers, &plan, NOW);
         let lines = headers.len() + 4; // status, date, transfer-encoding, blank

@@ -33,16 +33,12 @@ use std::ops::Range;
 
 use http::HeaderMap;
 
-pub(crate) use encode::{
-    BodyLength, CHUNK_END, CONTINUE, LAST_CHUNK, Plan, Transfer, encode_chunk_head, encode_head, plan,
-};
+pub(crate) use encode::{CHUNK_END, CONTINUE, LAST_CHUNK, Plan, Transfer, encode_chunk_head, encode_head, plan};
 pub(crate) use error::Error;
-pub(crate) use framing::Framing;
 pub(crate) use head::Head;
 
 /// What a request may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::struct_field_names)] // these are the names of the options
 pub(crate) struct Limits {
     /// The longest request-target, in bytes. More is 414. A target of 64 KiB or more is refused whatever this says.
     pub max_uri: usize,
@@ -130,6 +126,12 @@ impl Receiver {
     }
 }
 
+impl Default for Receiver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The bytes of a token, of which methods and field names are made (RFC 9110 section 5.6.2).
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
@@ -147,10 +149,4 @@ const TOKEN: [bool; 256] = {
 
 fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
-}
-
-impl Default for Receiver {
-    fn default() -> Self {
-        Self::new()
-    }
 }

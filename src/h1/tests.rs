@@ -33,7 +33,7 @@ fn a_whole_exchange() {
 
     let request = request.unwrap();
     let (status, headers) = (StatusCode::OK, HeaderMap::new());
-    let length = BodyLength::Known(body.len() as u64);
+    let length = Some(body.len() as u64);
     let plan = plan(&request.method, request.version, status, &headers, length, request.keep_alive);
     let mut output = Vec::new();
     encode_head(&mut output, request.version, status, &headers, &plan, b"Sun, 06 Nov 1994 08:49:37 GMT");

@@ -15,6 +15,7 @@ use super::LINE_MAX;
 use super::sink::Sink;
 use super::stamp::DateCache;
 use crate::board::Identity;
+use crate::config::AccessFormat;
 
 /// Lost lines are told at most this often.
 const LOSS_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,19 +29,10 @@ const USER_AGENT_MAX: usize = 512;
 /// Ends a field that was cut; ASCII, as the combined format is.
 const ELLIPSIS: &str = "...";
 
-/// How a line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// The combined format of Apache and nginx.
-    Combined,
-    /// One JSON object a line.
-    Json,
-}
-
 /// What is said of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry<'a> {
-    /// The peer; None for a Unix domain socket.
+    /// None for a Unix domain socket.
     pub(crate) client: Option<IpAddr>,
     /// When it was answered, by the wall clock.
     pub(crate) time: SystemTime,
@@ -62,7 +54,7 @@ pub(crate) struct Entry<'a> {
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     sink: Sink,
-    format: Format,
+    format: AccessFormat,
     identity: Identity,
     dates: DateCache,
     /// Whole lines that are not written yet, less than twice [`LINE_MAX`] bytes.
@@ -73,7 +65,7 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessLog {
-    pub(crate) fn new(sink: Sink, format: Format, identity: Identity) -> Self {
+    pub(crate) fn new(sink: Sink, format: AccessFormat, identity: Identity) -> Self {
         let dates = DateCache::new();
         Self { sink, format, identity, dates, batch: Vec::new(), reported: 0, next_report: Duration::ZERO }
     }
@@ -84,8 +76,8 @@ impl AccessLog {
             return;
         }
         match self.format {
-            Format::Combined => combined::push_line(&mut self.batch, entry, self.dates.combined(entry.time)),
-            Format::Json => json::push_line(&mut self.batch, entry, &self.dates.iso(entry.time), self.identity),
+            AccessFormat::Combined => combined::push_line(&mut self.batch, entry, self.dates.combined(entry.time)),
+            AccessFormat::Json => json::push_line(&mut self.batch, entry, &self.dates.iso(entry.time), self.identity),
         }
     }
 
@@ -123,5 +115,4 @@ impl AccessLog {
 }
 
 #[cfg(test)]
-#[path = "access_tests.rs"]
 mod tests;

@@ -173,5 +173,4 @@ fn level_name(level: Level) -> &'static [u8] {
 }
 
 #[cfg(test)]
-#[path = "error_tests.rs"]
 mod tests;

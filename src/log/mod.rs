@@ -1,7 +1,7 @@
 //! The error log and the access log: whole lines that no client can forge and no reader can hold up.
 //!
 //! The master opens the sinks, the workers inherit them over the fork. A log that cannot be written costs log lines,
-//! never requests. This module knows neither the configuration nor the loop that flushes it.
+//! never requests. This module knows nothing of the loop that flushes it.
 
 pub(crate) mod access;
 pub(crate) mod error;

@@ -7,42 +7,18 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use memchr::{memchr, memchr_iter, memrchr};
 
 use super::LINE_MAX;
+use crate::config::LogTarget;
 use crate::sys::log_fd;
-
-/// Where a log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// A file that is appended to, a FIFO or a device.
-    File(PathBuf),
-    /// What the program was started with as standard output.
-    Stdout,
-    /// What the program was started with as standard error.
-    Stderr,
-    /// Nowhere.
-    Off,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(out, "{}", path.display()),
-            Self::Stdout => out.write_str("stdout"),
-            Self::Stderr => out.write_str("stderr"),
-            Self::Off => out.write_str("off"),
-        }
-    }
-}
 
 /// An open log, shared with other processes: each write is whole lines, so that lines never tear.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    target: Target,
+    target: LogTarget,
     /// None when the log is off.
     output: Option<Arc<Output>>,
     /// The last write ended within a line.
@@ -53,12 +29,12 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// Opens the log: a file for appending, or a descriptor of our own to what stdout or stderr is.
-    pub(crate) fn open(target: &Target) -> Result<Self, OpenError> {
+    pub(crate) fn open(target: &LogTarget) -> Result<Self, OpenError> {
         let opened = match target {
-            Target::File(path) => log_fd::open_for_append(path).and_then(Output::of).map(Some),
-            Target::Stdout => Output::inherited(io::stdout()).map(Some),
-            Target::Stderr => Output::inherited(io::stderr()).map(Some),
-            Target::Off => Ok(None),
+            LogTarget::File(path) => log_fd::open_for_append(path).and_then(Output::of).map(Some),
+            LogTarget::Stdout => Output::inherited(io::stdout()).map(Some),
+            LogTarget::Stderr => Output::inherited(io::stderr()).map(Some),
+            LogTarget::Off => Ok(None),
         };
         match opened {
             Ok(output) => Ok(Self::new(target.clone(), output)),
@@ -66,7 +42,7 @@ impl Sink {
         }
     }
 
-    fn new(target: Target, output: Option<Output>) -> Self {
+    fn new(target: LogTarget, output: Option<Output>) -> Self {
         Self { target, output: output.map(Arc::new), torn: false, lost: 0, last_failure: None }
     }
 
@@ -212,7 +188,7 @@ fn split_at_line_end(lines: &[u8], limit: usize) -> (&[u8], &[u8]) {
 /// A log that could not be opened.
 #[derive(Debug)]
 pub(crate) struct OpenError {
-    target: Target,
+    target: LogTarget,
     cause: io::Error,
 }
 
@@ -238,13 +214,12 @@ impl std::error::Error for OpenError {
 }
 
 #[cfg(test)]
-#[path = "sink_tests.rs"]
-mod tests;
-
-#[cfg(test)]
 impl Sink {
     /// A sink over a descriptor as it would be inherited.
     pub(crate) fn over(fd: impl AsFd) -> Self {
-        Self::new(Target::Stdout, Some(Output::inherited(fd).unwrap()))
+        Self::new(LogTarget::Stdout, Some(Output::inherited(fd).unwrap()))
     }
 }
+
+#[cfg(test)]
+mod tests;

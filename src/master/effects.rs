@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
 use crate::board::{Board, Identity, Record};
-use crate::config::{AccessFormat, Config};
+use crate::config::Config;
 use crate::h1;
 use crate::listen::Listener;
-use crate::log::access::Format;
 use crate::log::sink::Sink;
 use crate::serve::{OTHER_DESCRIPTORS, Settings};
 use crate::sys;
@@ -49,13 +48,13 @@ pub(super) struct Effects {
     settings: Settings,
     signals: Signals,
     board: Board,
-    /// Workers report here that they are ready: the read end and the write end.
+    /// Where workers report that they are ready: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
     /// Ends, for the workers that read it, when the master is gone: nothing is ever written.
-    lives: OwnedFd,
-    /// Its write end, which only the master holds.
-    lives_as_long: Option<OwnedFd>,
-    /// How many requests dead workers had answered.
+    liveness: OwnedFd,
+    /// The write end of `liveness`, which only the master holds.
+    liveness_writer: Option<OwnedFd>,
+    /// How many requests dead workers had answered, and how many they had not.
     served: u64,
     cut_off: u64,
 }
@@ -64,9 +63,10 @@ impl Effects {
     pub fn new(setup: Setup, signals: Signals) -> io::Result<Self> {
         let board = Board::new(setup.max_slots())?;
         let settings = settings(&setup.config);
-        let (reports, (lives, lives_as_long)) = (pipe::pipe()?, pipe::pipe()?);
-        let lives_as_long = Some(lives_as_long);
-        Ok(Self { setup, settings, signals, board, reports, lives, lives_as_long, served: 0, cut_off: 0 })
+        let reports = pipe::pipe()?;
+        let (liveness, liveness_writer) = pipe::pipe()?;
+        let liveness_writer = Some(liveness_writer);
+        Ok(Self { setup, settings, signals, board, reports, liveness, liveness_writer, served: 0, cut_off: 0 })
     }
 
     /// Does it, and says what became of it where the machine needs to know.
@@ -122,7 +122,7 @@ impl Effects {
 
     /// In the child, which has a copy of everything the master has.
     fn be_born(&mut self, worker: u32, generation: u32) -> i32 {
-        self.lives_as_long = None;
+        self.liveness_writer = None;
         if let Err(cause) = self.signals.separate_in_child() {
             log::error!("worker={worker}: cannot receive signals: {cause}");
             return CANNOT_LIVE;
@@ -134,12 +134,12 @@ impl Effects {
             settings: self.settings,
             factory: &*self.setup.factory,
             signals: &self.signals,
-            master_lives: &self.lives,
+            liveness: &self.liveness,
             reports: &self.reports.1,
             board: self.board,
             record: self.board.record(worker, generation),
             access_log: self.setup.access_log.clone(),
-            access_format: format(*config.log.access_format),
+            access_format: *config.log.access_format,
             graceful_timeout: *config.supervisor.graceful_timeout,
         })
     }
@@ -199,13 +199,6 @@ fn send(pid: i32, signal: WorkerSignal) {
     };
     if let Err(cause) = process::signal(pid, signal) {
         log::error!("cannot send {signal} to pid={pid}: {cause}");
-    }
-}
-
-const fn format(format: AccessFormat) -> Format {
-    match format {
-        AccessFormat::Combined => Format::Combined,
-        AccessFormat::Json => Format::Json,
     }
 }
 

@@ -49,7 +49,9 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
         while let Some(input) = inputs.pop_front() {
             machine.handle(sys::clock::monotonic(), input, &mut actions);
             for action in actions.drain(..) {
-                exit_code = if let Action::Exit { code } = &action { Some(*code) } else { exit_code };
+                if let Action::Exit { code } = action {
+                    exit_code = Some(code);
+                }
                 inputs.extend(effects.perform(action));
             }
             if let Some(code) = exit_code {

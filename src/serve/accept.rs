@@ -2,22 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use mio::Token;
 
 use super::connection::Connection;
 use super::gate::{Move, STUCK_AFTER};
 use super::timers::Timer;
-use super::{FIRST_LISTENER, Loop};
+use super::{FIRST_LISTENER, LOOK_AGAIN, Loop};
 use crate::site::Client;
 use crate::sys;
 
 /// What is accepted in one turn at most, so that those who are here already are not kept waiting.
 const ACCEPTS_PER_TURN: usize = 16;
-
-/// How long a leaving worker waits with the rest of a queue that it could not empty in one turn.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 impl Loop {
     /// Joins or leaves the listeners, as the gate says.
@@ -68,7 +64,7 @@ impl Loop {
         if leaving && emptied {
             self.close_listeners();
         } else if leaving {
-            self.leave_at = Some(self.env.now + LOOK_AGAIN_AFTER);
+            self.leave_at = Some(self.env.now + LOOK_AGAIN);
         }
     }
 
@@ -112,7 +108,6 @@ impl Loop {
             self.cut_longest_idle();
         }
         let index = self.table.insert(Connection::new(socket, client));
-        self.record.count_accepted();
         self.record.set_connections(self.table.len());
         let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.workers > 1);
         self.gate.accepted(self.table.len(), mean, self.env.now);

@@ -79,8 +79,6 @@ pub(super) struct Flight {
     pub phase: Phase,
     /// Received and not yet consumed.
     pub input: Vec<u8>,
-    /// `input` does not hold enough for the next event.
-    pub starved: bool,
     /// Of the request whose body arrives.
     pub head: Option<Head>,
     pub body: Stored,

@@ -95,32 +95,25 @@ impl<'a> Drive<'a> {
     }
 
     fn step(&mut self) -> Option<Outcome> {
-        self.consume_kept_input();
+        let needs_more = self.consume_kept_input();
         match self.send() {
-            Sent::All => {}
-            Sent::Later => return Some(Outcome::WaitForHandler),
+            Sent::Done => {}
             Sent::Blocked => return Some(Outcome::Wait(Timer::Write, self.progress)),
-            Sent::TurnOver => return Some(Outcome::NextTurn),
             Sent::Gone => return Some(Outcome::Close),
         }
         match (self.flight.phase, self.flight.ending) {
             (Phase::Handling | Phase::Pulling, _) => Some(Outcome::WaitForHandler),
-            (Phase::Sending, _) => None,
             // What the client sent beyond would, unread, reset the connection.
             (Phase::Receiving, Ending::Close) if self.has_more_from_client() => Some(Outcome::Linger),
             (Phase::Receiving, Ending::Close | Ending::Reset) => Some(Outcome::Close),
             (Phase::Receiving, Ending::Linger) => Some(Outcome::Linger),
-            (Phase::Receiving, Ending::Keep) if self.has_more_input() => None,
-            (Phase::Receiving, Ending::Keep) => self.receive(),
+            (Phase::Receiving, Ending::Keep) if needs_more => self.receive(),
+            (Phase::Receiving, Ending::Keep) | (Phase::Sending, _) => None,
         }
     }
 
     fn has_more_from_client(&self) -> bool {
         !self.flight.input.is_empty() || self.connection.readable && !self.connection.ended
-    }
-
-    fn has_more_input(&self) -> bool {
-        !self.flight.input.is_empty() && !self.flight.starved
     }
 
     fn receive(&mut self) -> Option<Outcome> {
@@ -148,20 +141,17 @@ impl<'a> Drive<'a> {
     }
 
     fn take_in(&mut self, bytes: &[u8]) {
-        let used = if self.flight.input.is_empty() { self.consume(bytes) } else { 0 };
-        if used < bytes.len() {
-            self.flight.starved &= self.flight.input.is_empty();
-            self.flight.input.extend_from_slice(&bytes[used..]);
-        }
+        let used = if self.flight.input.is_empty() { self.consume(bytes).0 } else { 0 };
+        self.flight.input.extend_from_slice(&bytes[used..]);
     }
 
-    fn consume_kept_input(&mut self) {
-        if self.has_more_input() && self.flight.may_consume() {
-            let mut input = std::mem::take(&mut self.flight.input);
-            let used = self.consume(&input);
-            input.drain(..used);
-            self.flight.input = input;
-        }
+    /// Whether more must come before anything else can be made of it.
+    fn consume_kept_input(&mut self) -> bool {
+        let mut input = std::mem::take(&mut self.flight.input);
+        let (used, needs_more) = self.consume(&input);
+        input.drain(..used);
+        self.flight.input = input;
+        needs_more
     }
 
     fn wait_for_client(&self) -> Outcome {
@@ -178,44 +168,42 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Takes requests from `bytes` until one has to wait for its answer, and says how many bytes that took.
-    fn consume(&mut self, bytes: &[u8]) -> usize {
+    /// Takes requests from `bytes` until one has to wait for its answer. Returns how many bytes that took, and whether
+    /// it ended because more must come.
+    fn consume(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut used = 0;
-        self.flight.starved = false;
-        while self.flight.may_consume() && !self.flight.starved && self.left_bytes > 0 {
+        while self.flight.may_consume() && self.left_bytes > 0 {
             let input = &bytes[used..];
-            match self.flight.receiver.receive(input, &self.env.limits) {
-                Ok((n, event)) => {
-                    used += n;
-                    self.take_event(event, input);
-                }
+            let (n, event) = match self.flight.receiver.receive(input, &self.env.limits) {
+                Ok(received) => received,
                 Err(error) => {
                     log::debug!("{}: {error}", self.connection.client);
                     self.refuse(error.status());
-                    return bytes.len();
+                    return (bytes.len(), false);
                 }
+            };
+            used += n;
+            match event {
+                Event::NeedMore => {
+                    self.ask_for_more();
+                    return (used, true);
+                }
+                Event::Head(head) => self.flight.head = Some(head),
+                Event::Data(range) => self.keep(&input[range]),
+                Event::End { trailers } => self.dispatch(trailers),
             }
         }
-        used
+        (used, false)
     }
 
-    fn take_event(&mut self, event: Event, input: &[u8]) {
-        match event {
-            Event::NeedMore => self.ask_for_more(),
-            Event::Head(head) => self.flight.head = Some(head),
-            Event::Data(range) => {
-                let kept = self.flight.body.push(&input[range], self.env.body_in_memory, &mut self.env.bodies);
-                if let Err(error) = kept {
-                    self.refuse_body(&error);
-                }
-            }
-            Event::End { trailers } => self.dispatch(trailers),
+    fn keep(&mut self, data: &[u8]) {
+        if let Err(error) = self.flight.body.push(data, self.env.body_in_memory, &mut self.env.bodies) {
+            self.refuse_body(&error);
         }
     }
 
     /// A client that waits for leave to send its body gets it (RFC 9110 section 10.1.1).
     fn ask_for_more(&mut self) {
-        self.flight.starved = true;
         if let Some(head) = &mut self.flight.head {
             if std::mem::take(&mut head.expect_continue) {
                 self.flight.out.extend_from_slice(h1::CONTINUE);
@@ -258,7 +246,7 @@ impl<'a> Drive<'a> {
         } else {
             self.spend_time();
             executor::handle(self.env.handler.as_ref(), exchange);
-            if let Some(response) = self.env.take_response(key) {
+            if let Some(response) = self.env.outbox.take_response(key) {
                 self.respond(response);
             }
         }

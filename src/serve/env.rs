@@ -1,6 +1,5 @@
 //! What the connections of a loop share: the site, the clock of this turn, the logs, buffers and limits.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +13,7 @@ use crate::board::Record;
 use crate::h1;
 use crate::log::access::{AccessLog, Entry};
 use crate::log::stamp::DateCache;
-use crate::site::{Client, Delivery, ExchangeKey, Handler, Outbox, Response};
+use crate::site::{Client, Handler, Outbox};
 use crate::sys;
 
 /// How long lines may wait to be written with others.
@@ -30,8 +29,6 @@ pub(super) struct Env {
     pub handler: Arc<dyn Handler>,
     pub outbox: Arc<Outbox>,
     pub executor: Executor,
-    /// Collected from the outbox and not yet seen to.
-    pub inbox: VecDeque<Delivery>,
     pub limits: h1::Limits,
     pub body_in_memory: usize,
     /// Connections are kept for the next request.
@@ -48,7 +45,6 @@ pub(super) struct Env {
     pub buffer: Box<[u8]>,
     #[allow(clippy::vec_box)] // they go from here to a connection, which is to stay small
     spare: Vec<Box<Flight>>,
-    collected: Vec<Delivery>,
     last_serial: u64,
     log_deadline: Option<Duration>,
 }
@@ -65,7 +61,6 @@ impl Env {
             executor: Executor::new(Arc::clone(&handler), Arc::clone(&outbox)),
             handler,
             outbox,
-            inbox: VecDeque::new(),
             limits: settings.limits,
             body_in_memory: settings.body_in_memory,
             keep_alive: !settings.keep_alive_timeout.is_zero(),
@@ -78,7 +73,6 @@ impl Env {
             draining: false,
             buffer: vec![0; RECEIVE_BYTES].into(),
             spare: Vec::new(),
-            collected: Vec::new(),
             last_serial: 0,
             log_deadline: None,
         }
@@ -107,23 +101,6 @@ impl Env {
         if self.spare.len() < KEPT_FLIGHTS {
             flight.reset();
             self.spare.push(flight);
-        }
-    }
-
-    /// Collects what handlers have posted.
-    pub fn collect(&mut self) {
-        self.outbox.collect(&mut self.collected);
-        self.inbox.extend(self.collected.drain(..));
-    }
-
-    /// The response to an exchange whose handler has just returned, unless it is to come later.
-    pub fn take_response(&mut self, key: ExchangeKey) -> Option<Response> {
-        self.collect();
-        let is_it = |delivery: &Delivery| matches!(delivery, Delivery::Response(of, _) if *of == key);
-        let place = self.inbox.iter().rposition(is_it)?;
-        match self.inbox.remove(place) {
-            Some(Delivery::Response(_, response)) => Some(response),
-            Some(Delivery::Chunk(..) | Delivery::JobDone) | None => None,
         }
     }
 

@@ -1,9 +1,11 @@
 //! Runs what may block beside the loop: one handler thread, made when it is first needed. Knows no connection.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use bytes::Bytes;
 use http::StatusCode;
 
 use crate::site::{BodyStream, Delivery, Exchange, ExchangeKey, Handler, Outbox, Request, pages};
@@ -62,7 +64,7 @@ impl Executor {
         self.unfinished = self.unfinished.saturating_sub(1);
     }
 
-    fn queue(&mut self) -> std::io::Result<&mpsc::Sender<Job>> {
+    fn queue(&mut self) -> io::Result<&mpsc::Sender<Job>> {
         let queue = match self.queue.take() {
             Some(queue) => queue,
             None => self.start()?,
@@ -70,7 +72,7 @@ impl Executor {
         Ok(self.queue.insert(queue))
     }
 
-    fn start(&self) -> std::io::Result<mpsc::Sender<Job>> {
+    fn start(&self) -> io::Result<mpsc::Sender<Job>> {
         let (queue, jobs) = mpsc::channel();
         let (handler, outbox) = (Arc::clone(&self.handler), Arc::clone(&self.outbox));
         thread::Builder::new().name("handler".into()).spawn(move || work(&jobs, handler.as_ref(), &outbox))?;
@@ -82,7 +84,10 @@ fn work(jobs: &mpsc::Receiver<Job>, handler: &dyn Handler, outbox: &Outbox) {
     for job in jobs {
         match job {
             Job::Handle(exchange) => handle(handler, exchange),
-            Job::Pull(key, stream) => outbox.post(pull(key, stream)),
+            Job::Pull(key, mut stream) => {
+                let chunk = next_chunk(&mut stream);
+                outbox.post(Delivery::Chunk(key, stream, chunk));
+            }
         }
         outbox.post(Delivery::JobDone);
     }
@@ -99,11 +104,10 @@ pub(super) fn handle(handler: &dyn Handler, exchange: Exchange) {
 }
 
 /// Makes the next chunk; a panic is an error of the stream.
-pub(super) fn pull(key: ExchangeKey, mut stream: BodyStream) -> Delivery {
-    let chunk = catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or_else(|_| Some(Err(gone())));
-    Delivery::Chunk(key, stream, chunk)
+pub(super) fn next_chunk(stream: &mut BodyStream) -> Option<io::Result<Bytes>> {
+    catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or_else(|_| Some(Err(gone())))
 }
 
-fn gone() -> std::io::Error {
-    std::io::Error::other("the stream cannot go on")
+fn gone() -> io::Error {
+    io::Error::other("the stream cannot go on")
 }

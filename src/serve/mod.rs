@@ -36,7 +36,8 @@ use timers::{Timeouts, Timer, Timers};
 /// How long a kept connection must be quiet before a leaving worker closes it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a worker that leaves the listener to a free sibling sees whether there still is one.
+/// How soon to look again where no event says when: at a queue that a leaving worker could not empty in one turn, and
+/// for the free sibling that a busy worker leaves the listener to.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const EVENTS_PER_TURN: usize = 256;
@@ -85,6 +86,8 @@ pub(crate) struct Loop {
     timers: Timers,
     /// Connections whose turn ended before they had nothing left to do.
     next_turn: VecDeque<usize>,
+    /// Room for what handlers posted, used again in each turn.
+    deliveries: Vec<Delivery>,
     max_connections: usize,
     /// Leaving: accept until then, and further until the queue is empty.
     leave_at: Option<Duration>,
@@ -121,6 +124,7 @@ impl Loop {
             table: Slab::new(),
             timers: Timers::new(timeouts(settings)),
             next_turn: VecDeque::new(),
+            deliveries: Vec::new(),
             max_connections: settings.max_connections,
             leave_at: None,
             give_up_at: None,
@@ -201,7 +205,7 @@ impl Loop {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.next_turn.is_empty() || !self.env.inbox.is_empty() || self.is_finished() {
+        if !self.next_turn.is_empty() || self.is_finished() {
             return Some(Duration::ZERO);
         }
         let now = self.env.now;
@@ -259,9 +263,9 @@ impl Loop {
 
     /// Sees to what handlers posted.
     fn take_deliveries(&mut self) {
-        self.env.collect();
-        for _ in 0..self.env.inbox.len() {
-            let Some(delivery) = self.env.inbox.pop_front() else { return };
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        self.env.outbox.collect(&mut deliveries);
+        for delivery in deliveries.drain(..) {
             match delivery {
                 Delivery::JobDone => self.env.executor.job_done(),
                 Delivery::Response(key, response) => {
@@ -280,6 +284,7 @@ impl Loop {
                 }
             }
         }
+        self.deliveries = deliveries;
     }
 
     /// The connection whose exchange is at this point, unless it is gone.

@@ -5,30 +5,26 @@ use std::io;
 use std::os::fd::AsFd;
 
 use bytes::{Buf, Bytes};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use super::connection::{Ending, Phase, Source, Stream};
 use super::drive::Drive;
 use super::executor::{self, Job};
-use crate::h1::{self, BodyLength, Plan, Transfer};
-use crate::site::{BodyStream, Delivery, ExchangeKey, Payload, Response};
+use crate::h1::{self, Plan, Transfer};
+use crate::site::{BodyStream, ExchangeKey, Payload, Response};
 use crate::sys;
 
 /// Bodies up to here are copied behind their head, to leave in one call with it and with the answers before and
 /// after; larger ones leave from where they are.
 const COPIED_BYTES: usize = 16 << 10;
 
-/// What became of all there was to send.
+/// What became of that which was there to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
-    All,
-    /// The handler thread makes what comes next.
-    Later,
+    /// The kernel has it, or as much of it as one turn may send.
+    Done,
     /// The client must take some of it first.
     Blocked,
-    /// Enough for this turn.
-    TurnOver,
     /// There is nobody to send to.
     Gone,
 }
@@ -38,10 +34,6 @@ impl Drive<'_> {
     pub fn respond(&mut self, response: Response) {
         let Some(underway) = &mut self.flight.underway else { return };
         let (mut parts, body) = response.into_parts();
-        let length = match body.len().or_else(|| announced(&parts.headers)) {
-            Some(length) => BodyLength::Known(length),
-            None => BodyLength::Unknown,
-        };
         let may_keep = underway.keep_alive && self.env.keep_alive && !self.env.draining;
         if parts.status.is_informational() {
             log::error!(
@@ -53,7 +45,7 @@ impl Drive<'_> {
             parts.status = http::StatusCode::INTERNAL_SERVER_ERROR;
         }
         underway.status = parts.status;
-        let plan = h1::plan(&underway.method, underway.version, parts.status, &parts.headers, length, may_keep);
+        let plan = h1::plan(&underway.method, underway.version, parts.status, &parts.headers, body.len(), may_keep);
         let date = self.env.dates.http_date(self.env.wall);
         h1::encode_head(&mut self.flight.out, underway.version, parts.status, &parts.headers, &plan, date);
         self.flight.body.release(&mut self.env.bodies);
@@ -104,8 +96,7 @@ impl Drive<'_> {
     /// Puts a refusal behind what is to be sent; no exchange stands behind it.
     pub fn encode_refusal(&mut self, response: Response) {
         let (parts, body) = response.into_parts();
-        let length = BodyLength::Known(body.len().unwrap_or(0));
-        let plan = h1::plan(&Method::GET, Version::HTTP_11, parts.status, &parts.headers, length, false);
+        let plan = h1::plan(&Method::GET, Version::HTTP_11, parts.status, &parts.headers, body.len(), false);
         let date = self.env.dates.http_date(self.env.wall);
         h1::encode_head(&mut self.flight.out, Version::HTTP_11, parts.status, &parts.headers, &plan, date);
         match body.into_payload() {
@@ -126,25 +117,24 @@ impl Drive<'_> {
     }
 
     /// The response cannot be completed: the client must notice.
-    fn break_off(&mut self, why: &dyn std::fmt::Display) -> Sent {
+    fn break_off(&mut self, why: &dyn std::fmt::Display) {
         if let Some(underway) = &self.flight.underway {
             log::error!("{} {:?}: the response was cut off: {why}", underway.method, underway.target);
         }
         self.flight.ending = Ending::Reset;
         self.flight.source = Source::Nothing;
         self.flight.phase = Phase::Receiving;
-        Sent::Gone
     }
 
-    /// Sends all that is there and can be sent.
+    /// Sends what is there: the buffer, and what follows it as long as the turn lasts.
     pub fn send(&mut self) -> Sent {
         loop {
-            let sent = match self.send_bytes() {
-                Sent::All if self.left_bytes == 0 && self.flight.phase == Phase::Sending => return Sent::TurnOver,
-                Sent::All => self.send_source(),
-                sent @ (Sent::Later | Sent::Blocked | Sent::TurnOver | Sent::Gone) => return sent,
-            };
-            if let Some(sent) = sent {
+            let sent = self.send_bytes();
+            if sent != Sent::Done || self.flight.phase != Phase::Sending || self.left_bytes == 0 {
+                return sent;
+            }
+            let sent = self.send_source();
+            if sent != Sent::Done {
                 return sent;
             }
         }
@@ -163,7 +153,7 @@ impl Drive<'_> {
             if buffered.is_empty() && body.is_empty() {
                 flight.out.clear();
                 flight.sent = 0;
-                return Sent::All;
+                return Sent::Done;
             }
             if !self.connection.writable {
                 return Sent::Blocked;
@@ -183,93 +173,82 @@ impl Drive<'_> {
         }
     }
 
-    /// Takes the next of what follows the buffer; `None` when there is something more to send.
-    fn send_source(&mut self) -> Option<Sent> {
+    /// Sends some of what follows the buffer, puts some of it into the buffer, or ends the response behind the last.
+    fn send_source(&mut self) -> Sent {
         match &self.flight.source {
-            Source::Nothing => Some(Sent::All),
-            Source::Bytes(_) => {
-                self.end_response();
-                Some(Sent::All)
-            }
-            Source::File(_) => self.send_file(),
+            Source::Nothing | Source::Bytes(_) => self.end_response(),
+            Source::File(_) => return self.send_file(),
             Source::Stream(_) => self.pull(),
         }
+        Sent::Done
     }
 
-    fn send_file(&mut self) -> Option<Sent> {
-        let Source::File(part) = &mut self.flight.source else { return None };
+    fn send_file(&mut self) -> Sent {
+        let Source::File(part) = &mut self.flight.source else { return Sent::Done };
         if part.range.is_empty() {
             self.end_response();
-            return Some(Sent::All);
+            return Sent::Done;
         }
         if !self.connection.writable {
-            return Some(Sent::Blocked);
+            return Sent::Blocked;
         }
         let want = usize::try_from(part.range.end - part.range.start).unwrap_or(usize::MAX).min(self.left_bytes);
         let (socket, start) = (self.connection.socket.as_fd(), part.range.start);
         match sys::socket::send_file(socket, part.file.as_fd(), start, want) {
-            Ok(0) => Some(self.break_off(&"the file became shorter meanwhile")),
+            Ok(0) => self.break_off(&"the file became shorter meanwhile"),
             Ok(n) => {
                 part.range.start += n as u64;
                 self.note_sent(n);
-                None
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.connection.writable = false;
-                None
-            }
-            Err(error) if is_the_clients(&error) => Some(Sent::Gone),
-            Err(error) => Some(self.break_off(&error)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.connection.writable = false,
+            Err(error) if is_the_clients(&error) => return Sent::Gone,
+            Err(error) => self.break_off(&error),
         }
+        Sent::Done
     }
 
     /// Has the next chunk made, here or on the handler thread.
-    fn pull(&mut self) -> Option<Sent> {
-        let Source::Stream(stream) = &mut self.flight.source else { return None };
-        // Without its chunks the stream is with the handler thread.
-        let Some(chunks) = stream.chunks.take() else { return Some(Sent::Later) };
-        let Some(underway) = &self.flight.underway else { return Some(Sent::Gone) };
-        let key = ExchangeKey { index: self.index, serial: underway.serial };
+    fn pull(&mut self) {
+        let Source::Stream(stream) = &mut self.flight.source else { return };
+        let (Some(mut chunks), Some(underway)) = (stream.chunks.take(), &self.flight.underway) else { return };
         if underway.may_block {
+            let key = ExchangeKey { index: self.index, serial: underway.serial };
             self.flight.phase = Phase::Pulling;
             self.env.executor.run(Job::Pull(key, chunks));
-            return Some(Sent::Later);
-        }
-        self.spend_time();
-        match executor::pull(key, chunks) {
-            Delivery::Chunk(_, chunks, chunk) => self.take_chunk(chunks, chunk),
-            Delivery::Response(..) | Delivery::JobDone => Some(Sent::Gone),
+        } else {
+            self.spend_time();
+            let chunk = executor::next_chunk(&mut chunks);
+            self.take_chunk(chunks, chunk);
         }
     }
 
     /// Puts a chunk into the buffer, or ends the response behind the last.
-    pub fn take_chunk(&mut self, chunks: BodyStream, chunk: Option<io::Result<Bytes>>) -> Option<Sent> {
+    pub fn take_chunk(&mut self, chunks: BodyStream, chunk: Option<io::Result<Bytes>>) {
         self.flight.phase = Phase::Sending;
-        let Source::Stream(stream) = &mut self.flight.source else { return None };
+        let Source::Stream(stream) = &mut self.flight.source else { return };
         stream.chunks = Some(chunks);
         match chunk {
             None if stream.left.is_some_and(|left| left > 0) => {
-                Some(self.break_off(&"the stream ended before its Content-Length"))
+                self.break_off(&"the stream ended before its Content-Length");
             }
             None => {
                 if stream.chunked {
                     self.flight.out.extend_from_slice(h1::LAST_CHUNK);
                 }
                 self.end_response();
-                None
             }
-            Some(Err(error)) => Some(self.break_off(&error)),
+            Some(Err(error)) => self.break_off(&error),
             Some(Ok(bytes)) => self.push_chunk(&bytes),
         }
     }
 
-    fn push_chunk(&mut self, bytes: &[u8]) -> Option<Sent> {
-        let Source::Stream(stream) = &mut self.flight.source else { return None };
+    fn push_chunk(&mut self, bytes: &[u8]) {
+        let Source::Stream(stream) = &mut self.flight.source else { return };
         let length = bytes.len() as u64;
         if let Some(left) = &mut stream.left {
             match left.checked_sub(length) {
                 Some(rest) => *left = rest,
-                None => return Some(self.break_off(&"the stream is longer than its Content-Length")),
+                None => return self.break_off(&"the stream is longer than its Content-Length"),
             }
         }
         if length > 0 && stream.chunked {
@@ -280,7 +259,6 @@ impl Drive<'_> {
             self.flight.out.extend_from_slice(bytes);
         }
         self.count(length);
-        None
     }
 
     fn note_sent(&mut self, n: usize) {
@@ -293,11 +271,6 @@ impl Drive<'_> {
             underway.body_bytes += body_bytes;
         }
     }
-}
-
-/// The length that a handler promises for its stream.
-fn announced(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether an error of sendfile(2) is about the socket rather than the file.

@@ -147,6 +147,17 @@ impl Outbox {
         }
     }
 
+    /// The response to an exchange whose handler has just returned, unless it is to come later.
+    pub fn take_response(&self, key: ExchangeKey) -> Option<Response> {
+        let is_it = |delivery: &Delivery| matches!(delivery, Delivery::Response(of, _) if *of == key);
+        let mut deliveries = self.lock();
+        let place = deliveries.iter().rposition(is_it)?;
+        match deliveries.remove(place) {
+            Delivery::Response(_, response) => Some(response),
+            Delivery::Chunk(..) | Delivery::JobDone => None,
+        }
+    }
+
     /// Swaps what was posted for an empty list, whose room is used again.
     pub fn collect(&self, into: &mut Vec<Delivery>) {
         debug_assert!(into.is_empty());

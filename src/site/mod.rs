@@ -10,8 +10,6 @@ pub(crate) mod routes;
 pub(crate) mod testing;
 pub(crate) mod welcome;
 
-use std::sync::Arc;
-
 pub use body::{Body, RequestBody, Trailers};
 pub(crate) use body::{BodyStream, FileRange, Payload};
 pub use exchange::{Client, Exchange, Responder};
@@ -69,16 +67,6 @@ impl<F: Handler> Handler for Quick<F> {
 }
 
 impl Handler for Box<dyn Handler> {
-    fn handle(&self, exchange: Exchange) {
-        self.as_ref().handle(exchange);
-    }
-
-    fn may_block(&self, request: &Request) -> bool {
-        self.as_ref().may_block(request)
-    }
-}
-
-impl<H: Handler + ?Sized> Handler for Arc<H> {
     fn handle(&self, exchange: Exchange) {
         self.as_ref().handle(exchange);
     }

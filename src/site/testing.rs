@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::{Client, Delivery, Exchange, ExchangeKey, Handler, Outbox, Payload, Request, RequestBody, Response};
+use super::{Client, Exchange, ExchangeKey, Handler, Outbox, Payload, Request, RequestBody, Response};
 
 /// What the handler answers to a request without a body before `handle` returns.
 pub(crate) fn answer(handler: &impl Handler, method: Method, target: &str) -> Response {
@@ -23,12 +23,7 @@ pub(crate) fn answer_to(handler: &impl Handler, request: Request) -> Response {
     let outbox = Arc::new(Outbox::new(|| {}));
     let key = ExchangeKey { index: 0, serial: 0 };
     handler.handle(Exchange::new(request, Client::Unix, key, Arc::clone(&outbox)));
-    let mut deliveries = Vec::new();
-    outbox.collect(&mut deliveries);
-    match deliveries.pop() {
-        Some(Delivery::Response(_, response)) => response,
-        Some(Delivery::Chunk(..) | Delivery::JobDone) | None => panic!("the handler did not answer"),
-    }
+    outbox.take_response(key).expect("the handler answers before it returns")
 }
 
 /// The whole body.

@@ -1,4 +1,4 @@
-//! The clock. Everything else is told what time it is.
+//! The clock that deadlines are kept by.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The only place for `unsafe`, nix, libc and the clock: thin, safe faces of system calls.
+//! The only place for `unsafe`, nix, libc and the monotonic clock: thin, safe faces of system calls.
 //! Knows nothing of HTTP, workers or configuration.
 
 pub(crate) mod clock;

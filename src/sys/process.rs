@@ -3,11 +3,11 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nix::sys::signal::{SigSet, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-pub(crate) use nix::sys::signal::Signal;
+use super::signal::Signal;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ const PANICKED: i32 = 101;
 /// All signals are blocked meanwhile, and `life` starts with them blocked, so that none reaches the child before
 /// it has made itself ready for signals.
 pub(crate) fn fork_child(life: impl FnOnce() -> i32) -> io::Result<i32> {
-    let before = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // SAFETY: the calling process has a single thread (the master never starts another), so that no lock is held
     // by a thread which the child lacks; the child leaves by `_exit` and never returns into its parent's code.
     let forked = unsafe { fork() };

@@ -1,13 +1,13 @@
 //! Signals as bytes of a pipe: the handler writes the number, the loop reads it when it comes round.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
-use nix::unistd::{pipe2, read};
+
+use super::pipe::{Heard, hear, pipe};
 
 pub(crate) use nix::sys::signal::Signal;
 
@@ -41,7 +41,7 @@ impl Signals {
         let inherited = WRITE_END.load(Ordering::SeqCst);
         self.read_end = new_pipe()?;
         // SAFETY: the number was a descriptor this process inherited, which nobody else here uses.
-        drop(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(inherited) });
+        drop(unsafe { OwnedFd::from_raw_fd(inherited) });
         SigSet::all().thread_unblock()?;
         Ok(())
     }
@@ -50,7 +50,7 @@ impl Signals {
     pub fn take(&self) -> Vec<Signal> {
         let mut numbers = [0; 64];
         let mut taken = Vec::new();
-        while let Ok(n @ 1..) = read(&self.read_end, &mut numbers) {
+        while let Heard::Bytes(n) = hear(&self.read_end, &mut numbers) {
             taken.extend(numbers[..n].iter().filter_map(|&number| Signal::try_from(i32::from(number)).ok()));
         }
         taken
@@ -74,7 +74,7 @@ pub(crate) fn ignore_write_failures() -> io::Result<()> {
 }
 
 fn new_pipe() -> io::Result<OwnedFd> {
-    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let (read_end, write_end) = pipe()?;
     WRITE_END.store(write_end.into_raw_fd(), Ordering::SeqCst);
     Ok(read_end)
 }
@@ -87,10 +87,4 @@ fn note(number: i32) {
     // loop has thousands to read then.
     unsafe { libc::write(WRITE_END.load(Ordering::SeqCst), (&raw const byte).cast(), 1) };
     Errno::set_raw(before);
-}
-
-impl AsRawFd for Signals {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.read_end.as_raw_fd()
-    }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 
-/// Accepts one connection, non-blocking; its peer's address, or `None` for a Unix domain socket.
+/// Accepts one connection, non-blocking; its client's address, or `None` for a Unix domain socket.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: the pointers that we are given describe a live buffer, which the kernel fills.

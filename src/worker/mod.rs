@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::board::{Board, Identity, Record};
+use crate::config::AccessFormat;
 use crate::listen::Listener;
 use crate::log;
-use crate::log::access::{AccessLog, Format};
+use crate::log::access::AccessLog;
 use crate::log::sink::Sink;
 use crate::serve::{Loop, Settings, Turn};
 use crate::site::Handler;
@@ -28,13 +29,13 @@ pub(crate) struct Birth<'a> {
     /// Signals to this process.
     pub signals: &'a Signals,
     /// Ends when the master does.
-    pub master_lives: &'a OwnedFd,
+    pub liveness: &'a OwnedFd,
     /// Takes the report that this worker is ready.
     pub reports: &'a OwnedFd,
     pub board: Board,
     pub record: Record,
     pub access_log: Sink,
-    pub access_format: Format,
+    pub access_format: AccessFormat,
     /// How long it may take to leave when there is no master to cut it off.
     pub graceful_timeout: Duration,
 }
@@ -59,12 +60,12 @@ pub(crate) fn live(birth: Birth<'_>) -> i32 {
 }
 
 fn serve(birth: Birth<'_>) -> Result<(), String> {
-    let Birth { identity, record, signals, master_lives, .. } = birth;
+    let Birth { identity, record, signals, liveness, .. } = birth;
     let site = (birth.factory)(&identity).map_err(|why| format!("cannot build the site: {why}"))?;
     let access = AccessLog::new(birth.access_log, birth.access_format, identity);
-    let mut serving = Loop::new(&birth.settings, birth.listeners, Arc::new(site), access, birth.board, record)
+    let mut serving = Loop::new(&birth.settings, birth.listeners, Arc::from(site), access, birth.board, record)
         .and_then(|serving| serving.watch(signals.as_fd()).map(|()| serving))
-        .and_then(|serving| serving.watch(master_lives.as_fd()).map(|()| serving))
+        .and_then(|serving| serving.watch(liveness.as_fd()).map(|()| serving))
         .map_err(|why| format!("cannot start the loop: {why}"))?;
     record.open(identity.pid);
     pipe::tell(birth.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
@@ -76,7 +77,7 @@ fn serve(birth: Birth<'_>) -> Result<(), String> {
                 if signals.take().into_iter().any(asks_to_leave) {
                     serving.leave(birth.board.stopping().unwrap_or_default(), None);
                 }
-                if pipe::hear(master_lives, &mut [0]) == Heard::End {
+                if pipe::hear(liveness, &mut [0]) == Heard::End {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     serving.leave(Duration::ZERO, Some(birth.graceful_timeout));
                 }

@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, Method, Version};
 
-use crate::h1::{Error, Event, Framing, Head, Limits, Receiver};
+use crate::h1::framing::Framing;
+use crate::h1::{Error, Event, Head, Limits, Receiver};
 
 pub(super) type Fields = Vec<(String, Vec<u8>)>;
 

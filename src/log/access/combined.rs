@@ -16,7 +16,7 @@ pub(super) fn push_line(out: &mut Vec<u8>, entry: &Entry<'_>, stamp: &[u8]) {
     out.extend_from_slice(b"] \"");
     push_request(out, entry);
     out.extend_from_slice(b"\" ");
-    push_decimal(out, u64::from(entry.status));
+    push_decimal(out, entry.status);
     out.push(b' ');
     push_decimal(out, entry.body_bytes);
     push_quoted(out, entry.referer, REFERER_MAX);
@@ -32,7 +32,7 @@ fn push_client(out: &mut Vec<u8>, client: Option<IpAddr>) {
                 if place > 0 {
                     out.push(b'.');
                 }
-                push_decimal(out, u64::from(octet));
+                push_decimal(out, octet);
             }
         }
         Some(IpAddr::V6(address)) => {
@@ -107,16 +107,6 @@ fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
 
-fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20]; // as many as u64::MAX has
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8; // below 10
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
+fn push_decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

@@ -1,4 +1,4 @@
-//! Static files: a folder that answers GET and HEAD. Knows nothing of what stands above its URLs, nor how
+//! Static files: a folder whose files are answers. Knows nothing of what stands above its URLs, nor how
 //! responses travel.
 
 mod answer;
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
 
-use super::{Exchange, Handler, Request, Response};
+use super::{Request, Response};
 use crate::sys;
 use crate::sys::open_beneath::{Confinement, Failure, Kind, Opened, Reason, Root};
 
@@ -71,18 +71,6 @@ pub(crate) struct Error {
 /// Files up to this many bytes are read, so that head and body leave in one write; larger ones are cheaper sent
 /// from the page cache. The two cost the same at about this size.
 const READ_LIMIT: u64 = 16 * 1024;
-
-impl Handler for Folder {
-    fn handle(&self, exchange: Exchange) {
-        let (request, responder) = exchange.into_parts();
-        let response = asked_path(&request).and_then(|path| self.serve(&request, &path.decoded, path.directory));
-        responder.respond(response.unwrap_or_else(without_file));
-    }
-
-    fn may_block(&self, _request: &Request) -> bool {
-        false
-    }
-}
 
 impl Folder {
     /// Opens the folder at `path`.

@@ -4,13 +4,13 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::*;
 
 fn open(path: &Path) -> Sink {
-    Sink::open(&Target::File(path.to_owned())).unwrap()
+    Sink::open(&LogTarget::File(path.to_owned())).unwrap()
 }
 
 fn read_all(mut reader: impl Read) -> Vec<u8> {
@@ -68,7 +68,7 @@ fn a_batch_larger_than_a_pipe_takes_is_one_write_to_a_file() {
 
 #[test]
 fn off_writes_nothing_and_loses_nothing() {
-    let mut sink = Sink::open(&Target::Off).unwrap();
+    let mut sink = Sink::open(&LogTarget::Off).unwrap();
     sink.write(b"a\n");
     assert!(sink.is_off());
     assert_eq!(sink.lost(), 0);
@@ -126,7 +126,7 @@ fn a_full_pipe_never_blocks() {
 #[test]
 fn a_full_pipe_that_cannot_be_opened_anew_never_blocks() {
     let (reader, writer) = log_fd::pipe();
-    let mut sink = Sink::new(Target::Stdout, Some(Output::Stream(writer)));
+    let mut sink = Sink::new(LogTarget::Stdout, Some(Output::Stream(writer)));
     sink.write(&line(b'x', 1000).repeat(1000));
     let lost = sink.lost();
     assert!(lost > 0);
@@ -224,7 +224,7 @@ fn a_line_too_long_for_one_piece_is_lost_alone() {
 #[test]
 fn failing_to_open_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let message = |path: PathBuf| Sink::open(&Target::File(path)).unwrap_err().to_string();
+    let message = |path: PathBuf| Sink::open(&LogTarget::File(path)).unwrap_err().to_string();
     let missing = folder.path().join("none/access.log");
     assert_eq!(
         message(missing.clone()),
@@ -241,6 +241,6 @@ fn a_fifo_without_a_reader_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fifo");
     log_fd::make_fifo(&path);
-    let message = Sink::open(&Target::File(path)).unwrap_err().to_string();
+    let message = Sink::open(&LogTarget::File(path)).unwrap_err().to_string();
     assert!(message.contains("start the reader of that FIFO first"), "{message}");
 }

@@ -125,7 +125,7 @@ fn a_panic_is_noted_with_message_place_and_thread() {
     // Other tests may panic meanwhile.
     let texts = texts.lock().unwrap();
     let noted: Vec<_> = texts.iter().filter(|text| text.contains("(thread breaking)")).collect();
-    assert!(noted.iter().all(|text| text.starts_with("panic at src/log/error_tests.rs:")), "{noted:?}");
+    assert!(noted.iter().all(|text| text.starts_with("panic at src/log/error/tests.rs:")), "{noted:?}");
     let messages: Vec<_> = noted.iter().map(|text| text.rsplit_once("): ").unwrap().1).collect();
     assert_eq!(messages, ["a literal", "number 7", "(no message)"]);
 }

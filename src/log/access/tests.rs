@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::board::Identity;
+use crate::config::LogTarget;
 use crate::log::can_forge;
-use crate::log::sink::Target;
 use crate::sys::log_fd;
 
 const IDENTITY: Identity = Identity { worker: 2, generation: 3, pid: 4711 };
@@ -31,8 +31,8 @@ fn entry() -> Entry<'static> {
     }
 }
 
-fn line(format: Format, entry: &Entry<'_>) -> String {
-    let sink = Sink::open(&Target::File(PathBuf::from("/dev/null"))).unwrap();
+fn line(format: AccessFormat, entry: &Entry<'_>) -> String {
+    let sink = Sink::open(&LogTarget::File(PathBuf::from("/dev/null"))).unwrap();
     let mut log = AccessLog::new(sink, format, IDENTITY);
     log.record(entry);
     let mut line = String::from_utf8(log.batch).unwrap();
@@ -43,11 +43,11 @@ fn line(format: Format, entry: &Entry<'_>) -> String {
 }
 
 fn combined(entry: &Entry<'_>) -> String {
-    line(Format::Combined, entry)
+    line(AccessFormat::Combined, entry)
 }
 
 fn json(entry: &Entry<'_>) -> Value {
-    serde_json::from_str(&line(Format::Json, entry)).unwrap()
+    serde_json::from_str(&line(AccessFormat::Json, entry)).unwrap()
 }
 
 /// A quote, a backslash, line ends, terminal escapes, half a character: every byte there is.
@@ -82,7 +82,7 @@ fn clients_are_shown_in_their_shortest_form() {
 #[test]
 fn a_json_line_has_every_key_in_order() {
     assert_eq!(
-        line(Format::Json, &entry()),
+        line(AccessFormat::Json, &entry()),
         concat!(
             r#"{"time":"2026-11-22T17:03:07.123Z","client":"192.0.2.17","method":"GET","target":"/x?y=1","#,
             r#""version":"HTTP/1.1","status":200,"bytes":12345,"durationMs":1.234,"referer":"https://example.org/","#,
@@ -149,7 +149,7 @@ fn a_line_never_exceeds_4096_bytes_and_shows_the_cut() {
         }
     }
     let every_number = Identity { worker: u32::MAX, generation: u32::MAX, pid: i32::MAX };
-    let mut log = AccessLog::new(Sink::open(&Target::Stderr).unwrap(), Format::Json, every_number);
+    let mut log = AccessLog::new(Sink::open(&LogTarget::Stderr).unwrap(), AccessFormat::Json, every_number);
     log.record(&largest(b"\x1b".repeat(9000).leak()));
     assert!(log.batch.len() <= LINE_MAX, "{}", log.batch.len());
 }
@@ -173,7 +173,7 @@ fn a_field_of_just_the_limit_stays_whole() {
 #[test]
 fn lines_are_gathered_and_flushed_in_order() {
     let (mut reader, writer) = log_fd::pipe();
-    let mut log = AccessLog::new(Sink::over(writer), Format::Combined, IDENTITY);
+    let mut log = AccessLog::new(Sink::over(writer), AccessFormat::Combined, IDENTITY);
     assert!(log.is_empty());
     let mut count = 0;
     while !log.is_full() {
@@ -192,7 +192,7 @@ fn lines_are_gathered_and_flushed_in_order() {
 
 #[test]
 fn a_log_that_is_off_keeps_nothing() {
-    let mut log = AccessLog::new(Sink::open(&Target::Off).unwrap(), Format::Json, IDENTITY);
+    let mut log = AccessLog::new(Sink::open(&LogTarget::Off).unwrap(), AccessFormat::Json, IDENTITY);
     log.record(&entry());
     assert!(log.is_empty());
     log.flush(Duration::ZERO);
@@ -200,8 +200,8 @@ fn a_log_that_is_off_keeps_nothing() {
 
 #[test]
 fn lost_lines_are_reported_once_per_interval() {
-    let sink = Sink::open(&Target::File(PathBuf::from("/dev/full"))).unwrap();
-    let mut log = AccessLog::new(sink, Format::Combined, IDENTITY);
+    let sink = Sink::open(&LogTarget::File(PathBuf::from("/dev/full"))).unwrap();
+    let mut log = AccessLog::new(sink, AccessFormat::Combined, IDENTITY);
     let mut lose_at = |seconds: u64| {
         log.record(&entry());
         log.sink.write(&std::mem::take(&mut log.batch));
