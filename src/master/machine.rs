@@ -211,7 +211,7 @@ impl Machine {
         self.last_failure = Some(failure);
         let exhausted = self.children.slots().filter(|slot| slot.wanted).all(|slot| slot.failures >= START_FAILURES);
         if exhausted && matches!(self.phase, Phase::Starting { .. }) {
-            self.give_up(now, StartFailed::Exhausted { failures: START_FAILURES }, actions);
+            self.give_up(now, StartFailed::Exhausted, actions);
         }
     }
 
