@@ -143,20 +143,20 @@ pub(crate) enum StartFailed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Report {
     /// Workers that left as asked.
-    pub(crate) left: u32,
+    pub left: u32,
     /// Workers that died of something else meanwhile.
-    pub(crate) died: u32,
+    pub died: u32,
     /// Workers that we killed.
-    pub(crate) cut_off: u32,
+    pub cut_off: u32,
     /// Workers that could not even be killed.
-    pub(crate) stuck: u32,
+    pub stuck: u32,
     /// From the signal to the end.
-    pub(crate) took: Duration,
+    pub took: Duration,
 }
 
 impl Notice {
     /// How loud to say it.
-    pub(crate) fn level(&self) -> Level {
+    pub fn level(&self) -> Level {
         match self {
             Self::Ready { .. }
             | Self::ScaledUp { .. }
