@@ -10,9 +10,9 @@ use super::mistake::{Mistake, Wrong};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Where it stands.
-    pub(crate) origin: Origin,
+    pub origin: Origin,
     /// What it says.
-    pub(crate) item: Item,
+    pub item: Item,
 }
 
 /// What a line says.

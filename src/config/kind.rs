@@ -15,19 +15,19 @@ use super::{AccessFormat, LogTarget};
 #[derive(Clone, Copy)]
 pub(crate) struct Kind<T> {
     /// What to say about it to a person.
-    pub(crate) shape: Shape,
+    pub shape: Shape,
     read: fn(&Shape, &str, &Path) -> Result<T, Wrong>,
     show: fn(&T) -> String,
 }
 
 impl<T> Kind<T> {
     /// Reads what was said; a relative path is relative to `base`. The empty text is the default of what has none.
-    pub(crate) fn read(&self, text: &str, base: &Path) -> Result<T, Wrong> {
+    pub fn read(&self, text: &str, base: &Path) -> Result<T, Wrong> {
         (self.read)(&self.shape, text, base)
     }
 
     /// The value as one would say it.
-    pub(crate) fn show(&self, value: &T) -> String {
+    pub fn show(&self, value: &T) -> String {
         (self.show)(value)
     }
 }
@@ -36,7 +36,7 @@ impl<T> Kind<T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     /// The value's name in a usage line: `PORT`.
-    pub(crate) value: &'static str,
+    pub value: &'static str,
     what: &'static str,
     range: Option<Range>,
 }
@@ -57,7 +57,7 @@ impl Shape {
     }
 
     /// What is accepted, as a remedy says it: `a whole number from 1 to 1000`.
-    pub(crate) fn accepts(&self) -> String {
+    pub fn accepts(&self) -> String {
         let Some(range) = self.range else {
             return self.what.to_owned();
         };

@@ -21,7 +21,7 @@ pub(crate) struct Layers {
     /// What `[staticContent]` and FOLDER say.
     pub(crate) static_content: Vec<StaticContent>,
     /// Everything that is wrong, in no order.
-    pub(crate) mistakes: Vec<Mistake>,
+    pub mistakes: Vec<Mistake>,
 }
 
 /// One option as it was said.
@@ -35,7 +35,7 @@ struct Said {
 
 impl Layers {
     /// Takes in every layer.
-    pub(crate) fn hear(sources: &Sources) -> Self {
+    pub fn hear(sources: &Sources) -> Self {
         let mut layers = Self::default();
         if let Some(file) = &sources.file {
             layers.hear_file(&file.name, &file.bytes, &file.folder);

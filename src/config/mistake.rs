@@ -10,13 +10,13 @@ use super::Origin;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wrong {
     /// What is wrong with it.
-    pub(crate) problem: String,
+    pub problem: String,
     /// What to do about it.
-    pub(crate) remedy: String,
+    pub remedy: String,
 }
 
 impl Wrong {
-    pub(crate) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { problem: problem.into(), remedy: remedy.into() }
     }
 }
@@ -25,21 +25,21 @@ impl Wrong {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
     /// Where it was said.
-    pub(crate) origin: Origin,
+    pub origin: Origin,
     /// The offending text.
-    pub(crate) quote: String,
+    pub quote: String,
     /// Why it is refused.
-    pub(crate) wrong: Wrong,
+    pub wrong: Wrong,
 }
 
 impl Mistake {
-    pub(crate) fn new(origin: Origin, quote: impl Into<String>, wrong: Wrong) -> Self {
+    pub fn new(origin: Origin, quote: impl Into<String>, wrong: Wrong) -> Self {
         let quote = quote.into();
         Self { origin, quote, wrong }
     }
 
     /// The mistake of an option's value. Flags and variables name the option in their origin already.
-    pub(crate) fn of_value(origin: Origin, name: &str, text: &str, wrong: Wrong) -> Self {
+    pub fn of_value(origin: Origin, name: &str, text: &str, wrong: Wrong) -> Self {
         let quote = match origin {
             Origin::Default | Origin::File { .. } => format!("{name} = {text}"),
             Origin::Environment(_) | Origin::Flag(_) | Origin::Argument => text.to_owned(),

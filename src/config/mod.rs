@@ -39,14 +39,14 @@ pub(crate) struct Config {
 impl Config {
     /// Resolves what was said, or says everything that is wrong with it.
     #[cfg(test)]
-    pub(crate) fn resolve(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+    pub fn resolve(sources: &Sources) -> Result<Self, Vec<Mistake>> {
         let (understood, mistakes) = Self::understand(sources);
         understood.filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 
     /// What could be made out, with defaults in place of what could not, and the mistakes in the order in which they
     /// were said. It may run only where there is none; otherwise it serves to look for more of them.
-    pub(crate) fn understand(sources: &Sources) -> (Option<Self>, Vec<Mistake>) {
+    pub fn understand(sources: &Sources) -> (Option<Self>, Vec<Mistake>) {
         let layers = Layers::hear(sources);
         let built = Self::build(&layers);
         let mut mistakes = layers.mistakes;
@@ -72,7 +72,7 @@ impl Config {
     }
 
     /// Who answers requests.
-    pub(crate) fn mode(&self) -> Mode {
+    pub fn mode(&self) -> Mode {
         match *self.server.process_pool {
             Some(workers) => Mode::ProcessPool(workers),
             None => Mode::Single,
@@ -80,7 +80,7 @@ impl Config {
     }
 
     /// Every option with its value, in the order of the table.
-    pub(crate) fn show(&self) -> Vec<Shown<'_>> {
+    pub fn show(&self) -> Vec<Shown<'_>> {
         let mut shown = self.server.show();
         shown.extend(self.files.show());
         shown.extend(self.limits.show());
@@ -208,26 +208,26 @@ impl fmt::Display for Origin {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     /// The configuration file, where there is one.
-    pub(crate) file: Option<File>,
+    pub file: Option<File>,
     /// The environment; names that do not begin with `REGROW_` are ignored.
-    pub(crate) environment: Vec<(String, String)>,
+    pub environment: Vec<(String, String)>,
     /// Flags by their names, without dashes.
-    pub(crate) flags: Vec<(String, String)>,
+    pub flags: Vec<(String, String)>,
     /// The FOLDER of the command line.
-    pub(crate) folder: Option<PathBuf>,
+    pub folder: Option<PathBuf>,
     /// Absolute: what paths of the command line and the environment are relative to.
-    pub(crate) current_folder: PathBuf,
+    pub current_folder: PathBuf,
 }
 
 /// A configuration file that has been read.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
     /// As the user named it.
-    pub(crate) name: String,
+    pub name: String,
     /// Its absolute folder: what its paths are relative to.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
     /// Its contents.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 #[cfg(test)]

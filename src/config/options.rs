@@ -128,45 +128,45 @@ const DAY: u64 = 24 * HOUR;
 /// A section of the file.
 pub(crate) struct Section {
     /// Its name between the brackets.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// What it is about.
-    pub(crate) about: &'static str,
+    pub about: &'static str,
     /// Both in one line.
-    pub(crate) heading: &'static str,
+    pub heading: &'static str,
     /// Its options.
-    pub(crate) rows: &'static [Row],
+    pub rows: &'static [Row],
     /// What it holds instead of options, named by the user.
-    pub(crate) entries: Option<Entries>,
+    pub entries: Option<Entries>,
 }
 
 /// Entries whose names are the user's.
 pub(crate) struct Entries {
     /// A name that stands for them in documents.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Their value's name.
-    pub(crate) value: &'static str,
+    pub value: &'static str,
     /// One line of help.
-    pub(crate) help: &'static str,
+    pub help: &'static str,
 }
 
 /// An option.
 pub(crate) struct Row {
     /// The section it stands in.
-    pub(crate) section: &'static str,
+    pub section: &'static str,
     /// Its name: in the file, as a flag, behind `REGROW_`.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// What its value looks like.
-    pub(crate) shape: Shape,
+    pub shape: Shape,
     /// Its default as one would say it; empty for none.
-    pub(crate) default: &'static str,
+    pub default: &'static str,
     /// What a running master does about a change of it.
-    pub(crate) change: Change,
+    pub change: Change,
     /// The option that it cannot be said together with. Declared on one of the two.
-    pub(crate) conflict: Option<&'static str>,
+    pub conflict: Option<&'static str>,
     /// One line of help.
-    pub(crate) help: &'static str,
+    pub help: &'static str,
     /// Whether a text is a value of it; relative paths count from the folder.
-    pub(crate) check: fn(&str, &Path) -> Result<(), Wrong>,
+    pub check: fn(&str, &Path) -> Result<(), Wrong>,
 }
 
 /// What it takes to change an option of a running master.
@@ -180,12 +180,12 @@ pub(crate) enum Change {
 
 impl Row {
     /// The default as documents show it.
-    pub(crate) fn shown_default(&self) -> &'static str {
+    pub fn shown_default(&self) -> &'static str {
         shown(self.default)
     }
 
     /// The options that this one cannot be said together with, whichever row declares it.
-    pub(crate) fn conflicts(&self) -> impl Iterator<Item = &'static str> {
+    pub fn conflicts(&self) -> impl Iterator<Item = &'static str> {
         let name = self.name;
         let declared_there = options().filter(move |row| row.conflict == Some(name)).map(|row| row.name);
         self.conflict.into_iter().chain(declared_there)
@@ -205,13 +205,13 @@ pub(crate) fn option(name: &str) -> Option<&'static Row> {
 /// One resolved option, ready to print.
 pub(crate) struct Shown<'a> {
     /// Its section.
-    pub(crate) section: &'static str,
+    pub section: &'static str,
     /// Its name.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Its value.
-    pub(crate) value: String,
+    pub value: String,
     /// Where that was said.
-    pub(crate) origin: &'a Origin,
+    pub origin: &'a Origin,
 }
 
 fn shown(value: &str) -> &str {

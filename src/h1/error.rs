@@ -67,7 +67,7 @@ pub(crate) enum Error {
 
 impl Error {
     /// The status of the answer that is sent before the connection is closed.
-    pub(crate) fn status(self) -> StatusCode {
+    pub fn status(self) -> StatusCode {
         match self {
             Self::TlsOnPlainPort
             | Self::InvalidMethod

@@ -53,7 +53,7 @@ pub(crate) struct Limits {
 #[cfg(test)]
 impl Limits {
     /// The most bytes that a receiver can leave unconsumed and still need more.
-    pub(crate) const fn max_unconsumed(&self) -> usize {
+    pub const fn max_unconsumed(&self) -> usize {
         const REQUEST_LINE: usize = head::MAX_METHOD + " ".len() + " HTTP/1.1\r\n".len();
         REQUEST_LINE + self.max_uri + self.max_header_bytes
     }
@@ -90,12 +90,12 @@ enum State {
 
 impl Receiver {
     /// A receiver at the start of a request.
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self { state: State::Head(head::Scan::new()) }
     }
 
     /// Whether nothing of a request was seen yet, not even a blank line before it: the receiver is as new.
-    pub(crate) const fn is_idle(&self) -> bool {
+    pub const fn is_idle(&self) -> bool {
         match &self.state {
             State::Head(scan) => scan.is_new(),
             State::Body(_) => false,
@@ -105,7 +105,7 @@ impl Receiver {
     /// Reads from the start of `input`: how many of its bytes are done with, and what they gave. Call again with
     /// what is left of them; after [`Event::NeedMore`], with what is left and more behind it. After
     /// [`Event::End`] the next call begins the next request. After an error there is no next call.
-    pub(crate) fn receive(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, Event), Error> {
+    pub fn receive(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, Event), Error> {
         match &mut self.state {
             State::Head(scan) => {
                 let found = scan.advance(input, limits)?;

@@ -33,21 +33,21 @@ const ELLIPSIS: &str = "...";
 #[derive(Debug, Clone)]
 pub(crate) struct Entry<'a> {
     /// None for a Unix domain socket.
-    pub(crate) client: Option<IpAddr>,
+    pub client: Option<IpAddr>,
     /// When it was answered, by the wall clock.
-    pub(crate) time: SystemTime,
-    pub(crate) method: &'a str,
+    pub time: SystemTime,
+    pub method: &'a str,
     /// The request target as it came.
-    pub(crate) target: &'a [u8],
+    pub target: &'a [u8],
     /// None when the request could not be parsed: then method and target are not shown.
-    pub(crate) version: Option<Version>,
-    pub(crate) status: u16,
+    pub version: Option<Version>,
+    pub status: u16,
     /// The bytes of the body that were sent.
-    pub(crate) body_bytes: u64,
-    pub(crate) referer: Option<&'a [u8]>,
+    pub body_bytes: u64,
+    pub referer: Option<&'a [u8]>,
     pub(crate) user_agent: Option<&'a [u8]>,
     /// From the first byte of the request to the last of the response.
-    pub(crate) duration: Duration,
+    pub duration: Duration,
 }
 
 /// The access log of one loop.
@@ -65,13 +65,13 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessLog {
-    pub(crate) fn new(sink: Sink, format: AccessFormat, identity: Identity) -> Self {
+    pub fn new(sink: Sink, format: AccessFormat, identity: Identity) -> Self {
         let dates = DateCache::new();
         Self { sink, format, identity, dates, batch: Vec::new(), reported: 0, next_report: Duration::ZERO }
     }
 
     /// Adds a line to the batch. When that [is full](Self::is_full), it is to be flushed.
-    pub(crate) fn record(&mut self, entry: &Entry<'_>) {
+    pub fn record(&mut self, entry: &Entry<'_>) {
         if self.sink.is_off() {
             return;
         }
@@ -82,19 +82,19 @@ impl AccessLog {
     }
 
     /// True when there is enough for a write.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.batch.len() >= LINE_MAX
     }
 
     /// True when nothing waits to be written.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
     }
 
     /// Writes the batch at once or loses it; tells the error log of lost lines, at most every ten seconds.
     ///
     /// `now` is monotonic.
-    pub(crate) fn flush(&mut self, now: Duration) {
+    pub fn flush(&mut self, now: Duration) {
         self.sink.write(&self.batch);
         self.batch.clear();
         if let Some(lost) = self.loss_to_report(now) {

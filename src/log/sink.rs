@@ -29,7 +29,7 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// Opens the log: a file for appending, or a descriptor of our own to what stdout or stderr is.
-    pub(crate) fn open(target: &LogTarget) -> Result<Self, OpenError> {
+    pub fn open(target: &LogTarget) -> Result<Self, OpenError> {
         let opened = match target {
             LogTarget::File(path) => log_fd::open_for_append(path).and_then(Output::of).map(Some),
             LogTarget::Stdout => Output::inherited(io::stdout()).map(Some),
@@ -47,12 +47,12 @@ impl Sink {
     }
 
     /// True when nothing is to be logged, so that lines need not be formatted.
-    pub(crate) fn is_off(&self) -> bool {
+    pub fn is_off(&self) -> bool {
         self.output.is_none()
     }
 
     /// Writes lines that all end in `\n` and are at most [`LINE_MAX`] long. Never waits; lines that fail are counted.
-    pub(crate) fn write(&mut self, whole_lines: &[u8]) {
+    pub fn write(&mut self, whole_lines: &[u8]) {
         let Some(output) = self.output.clone() else { return };
         let mut rest = whole_lines;
         while !rest.is_empty() {
@@ -63,12 +63,12 @@ impl Sink {
     }
 
     /// How many lines this sink could not write so far.
-    pub(crate) fn lost(&self) -> u64 {
+    pub fn lost(&self) -> u64 {
         self.lost
     }
 
     /// Why the last lost line was lost, with a remedy.
-    pub(crate) fn loss_reason(&self) -> String {
+    pub fn loss_reason(&self) -> String {
         let Some(failure) = &self.last_failure else { return "no line was lost".to_owned() };
         match failure.kind() {
             ErrorKind::WouldBlock => format!("the reader of {} does not keep up", self.target),
@@ -216,7 +216,7 @@ impl std::error::Error for OpenError {
 #[cfg(test)]
 impl Sink {
     /// A sink over a descriptor as it would be inherited.
-    pub(crate) fn over(fd: impl AsFd) -> Self {
+    pub fn over(fd: impl AsFd) -> Self {
         Self::new(LogTarget::Stdout, Some(Output::inherited(fd).unwrap()))
     }
 }

@@ -23,24 +23,24 @@ pub(crate) struct DateCache {
 }
 
 impl DateCache {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::of_second(0)
     }
 
     /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
-    pub(crate) fn http_date(&mut self, now: SystemTime) -> &[u8; 29] {
+    pub fn http_date(&mut self, now: SystemTime) -> &[u8; 29] {
         self.refresh(now);
         &self.http_date
     }
 
     /// `06/Nov/1994:08:49:37 +0000` (the `%t` of Apache's combined log format).
-    pub(crate) fn combined(&mut self, now: SystemTime) -> &[u8; 26] {
+    pub fn combined(&mut self, now: SystemTime) -> &[u8; 26] {
         self.refresh(now);
         &self.combined
     }
 
     /// `1994-11-06T08:49:37.000Z` with the milliseconds of `now`.
-    pub(crate) fn iso(&mut self, now: SystemTime) -> IsoStamp {
+    pub fn iso(&mut self, now: SystemTime) -> IsoStamp {
         let millis = self.refresh(now);
         let mut stamp = self.iso;
         let _ = write!(&mut stamp[20..], "{millis:03}Z"); // 4 bytes: millis < 1000

@@ -22,17 +22,17 @@ pub(crate) struct Children {
 #[derive(Debug)]
 pub(crate) struct Slot {
     /// Its number, from 0.
-    pub(crate) number: u32,
+    pub number: u32,
     /// Active: whenever it is vacant, a worker is forked for it.
-    pub(crate) wanted: bool,
+    pub wanted: bool,
     /// Attempts in a row that ended before a worker was ready.
-    pub(crate) failures: u32,
+    pub failures: u32,
     /// Its last failure was counted instead of logged, so its next worker comes without a word too.
-    pub(crate) quiet: bool,
+    pub quiet: bool,
     /// No fork before this instant.
-    pub(crate) fork_deadline: Duration,
+    pub fork_deadline: Duration,
     /// Who lives there.
-    pub(crate) place: Place,
+    pub place: Place,
 }
 
 /// What is in a slot.
@@ -53,9 +53,9 @@ pub(crate) enum Place {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Child {
     /// Which worker it is.
-    pub(crate) identity: Identity,
+    pub identity: Identity,
     /// How far its life went.
-    pub(crate) state: State,
+    pub state: State,
 }
 
 /// How far the life of a child went, with the instant at which our patience ends.
@@ -104,42 +104,42 @@ pub(crate) enum Life {
 
 impl Children {
     /// Room for so many processes at once.
-    pub(crate) fn new(slots: u32) -> Self {
+    pub fn new(slots: u32) -> Self {
         Self { slots: (0..slots).map(Slot::new).collect() }
     }
 
     /// Every slot, in order.
-    pub(crate) fn slots(&self) -> impl DoubleEndedIterator<Item = &Slot> {
+    pub fn slots(&self) -> impl DoubleEndedIterator<Item = &Slot> {
         self.slots.iter()
     }
 
     /// Every slot, in order.
-    pub(crate) fn slots_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Slot> {
+    pub fn slots_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Slot> {
         self.slots.iter_mut()
     }
 
     /// Every process that was not reaped.
-    pub(crate) fn living(&self) -> impl Iterator<Item = &Child> {
+    pub fn living(&self) -> impl Iterator<Item = &Child> {
         self.slots.iter().filter_map(Slot::child)
     }
 
     /// Every process that was not reaped.
-    pub(crate) fn living_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+    pub fn living_mut(&mut self) -> impl Iterator<Item = &mut Child> {
         self.slots.iter_mut().filter_map(Slot::child_mut)
     }
 
     /// How many slots are active.
-    pub(crate) fn wanted(&self) -> u32 {
+    pub fn wanted(&self) -> u32 {
         count(self.slots.iter().filter(|slot| slot.wanted))
     }
 
     /// How many workers serve and are to go on serving.
-    pub(crate) fn serving(&self) -> u32 {
+    pub fn serving(&self) -> u32 {
         count(self.living().filter(|child| child.state == State::Serving))
     }
 
     /// The slot whose fork is being answered.
-    pub(crate) fn forking_mut(&mut self, number: u32) -> Option<(&mut Slot, u32)> {
+    pub fn forking_mut(&mut self, number: u32) -> Option<(&mut Slot, u32)> {
         let slot = self.slots.get_mut(number as usize)?;
         match slot.place {
             Place::Forking { generation } => Some((slot, generation)),
@@ -148,28 +148,28 @@ impl Children {
     }
 
     /// The slot that this process lives in.
-    pub(crate) fn slot_mut(&mut self, pid: Pid) -> Option<&mut Slot> {
+    pub fn slot_mut(&mut self, pid: Pid) -> Option<&mut Slot> {
         self.slots.iter_mut().find(|slot| slot.child().is_some_and(|child| child.identity.pid == pid))
     }
 
     /// The slot for one worker more: the lowest number that no process has; where every free number has one that is
     /// on its way out, the lowest of those, whose worker comes when the old one has left.
-    pub(crate) fn next_slot_mut(&mut self) -> Option<&mut Slot> {
+    pub fn next_slot_mut(&mut self) -> Option<&mut Slot> {
         self.slots.iter_mut().filter(|slot| !slot.wanted).min_by_key(|slot| (slot.place != Place::Vacant, slot.number))
     }
 
     /// The slot for one worker fewer.
-    pub(crate) fn last_wanted_mut(&mut self) -> Option<&mut Slot> {
+    pub fn last_wanted_mut(&mut self) -> Option<&mut Slot> {
         self.slots.iter_mut().rev().find(|slot| slot.wanted)
     }
 
     /// When something of a slot falls due next.
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+    pub fn next_deadline(&self) -> Option<Duration> {
         self.slots.iter().filter_map(Slot::deadline).min()
     }
 
     /// Grants every child so much longer for what it does.
-    pub(crate) fn postpone(&mut self, by: Duration) {
+    pub fn postpone(&mut self, by: Duration) {
         self.living_mut().for_each(|child| child.postpone(by));
     }
 }
@@ -181,7 +181,7 @@ impl Slot {
     }
 
     /// Who lives there.
-    pub(crate) fn child(&self) -> Option<&Child> {
+    pub fn child(&self) -> Option<&Child> {
         match &self.place {
             Place::Occupied(child) => Some(child),
             Place::Vacant | Place::Forking { .. } => None,
@@ -189,7 +189,7 @@ impl Slot {
     }
 
     /// Who lives there.
-    pub(crate) fn child_mut(&mut self) -> Option<&mut Child> {
+    pub fn child_mut(&mut self) -> Option<&mut Child> {
         match &mut self.place {
             Place::Occupied(child) => Some(child),
             Place::Vacant | Place::Forking { .. } => None,
@@ -197,18 +197,18 @@ impl Slot {
     }
 
     /// True when a worker is to be forked now.
-    pub(crate) fn due(&self, now: Duration) -> bool {
+    pub fn due(&self, now: Duration) -> bool {
         self.awaits_fork() && self.fork_deadline <= now
     }
 
     /// A fork is asked for.
-    pub(crate) fn fork(&mut self, now: Duration, generation: u32) {
+    pub fn fork(&mut self, now: Duration, generation: u32) {
         self.fork_deadline = now.saturating_add(FORK_SPACING);
         self.place = Place::Forking { generation };
     }
 
     /// Makes it active with a clean record: what befell earlier workers here is no reason to wait, the rate of forks is.
-    pub(crate) fn want(&mut self, now: Duration) {
+    pub fn want(&mut self, now: Duration) {
         self.wanted = true;
         self.failures = 0;
         self.quiet = false;
@@ -217,7 +217,7 @@ impl Slot {
     }
 
     /// Counts an attempt that ended before its worker was ready, and how long the next one waits.
-    pub(crate) fn fail(&mut self, now: Duration, delay_max: Duration) -> Duration {
+    pub fn fail(&mut self, now: Duration, delay_max: Duration) -> Duration {
         let doublings = self.failures.min(20);
         self.failures = self.failures.saturating_add(1);
         let delay = FORK_SPACING.saturating_mul(1 << doublings).min(delay_max);
@@ -239,7 +239,7 @@ impl Slot {
 
 impl Child {
     /// When our patience with it ends.
-    pub(crate) fn deadline(&self) -> Option<Duration> {
+    pub fn deadline(&self) -> Option<Duration> {
         match self.state {
             State::Booting { ready_deadline: deadline }
             | State::Leaving { leave_deadline: deadline }
@@ -249,7 +249,7 @@ impl Child {
     }
 
     /// How its death would be told if it died now.
-    pub(crate) fn life(&self) -> Life {
+    pub fn life(&self) -> Life {
         match self.state {
             State::Booting { .. } => Life::Booting,
             State::Serving => Life::Serving,

@@ -75,7 +75,7 @@ enum Phase {
 
 impl Machine {
     /// A machine that waits for [`Input::Start`].
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan) -> Self {
         Self {
             plan,
             phase: Phase::Created,
@@ -88,7 +88,7 @@ impl Machine {
     }
 
     /// Takes note of what happened by `now`, and appends what is to be done about it.
-    pub(crate) fn handle(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Gone) {
             return;
         }
@@ -108,7 +108,7 @@ impl Machine {
 
     /// When [`Input::Deadline`] is due: after one was handled, never at once again. `None` when only something from
     /// outside can change anything.
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+    pub fn next_deadline(&self) -> Option<Duration> {
         let phase = match &self.phase {
             Phase::Starting { ready_deadline } => Some(*ready_deadline),
             Phase::Created | Phase::Running | Phase::Stopping(_) => None,
@@ -211,7 +211,7 @@ impl Machine {
         self.last_failure = Some(failure);
         let exhausted = self.children.slots().filter(|slot| slot.wanted).all(|slot| slot.failures >= START_FAILURES);
         if exhausted && matches!(self.phase, Phase::Starting { .. }) {
-            self.give_up(now, StartFailed::Exhausted { failures: START_FAILURES }, actions);
+            self.give_up(now, StartFailed::Exhausted, actions);
         }
     }
 

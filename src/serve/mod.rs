@@ -66,7 +66,7 @@ pub(crate) struct Settings {
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Clients were served.
+    /// Nothing that the owner must know of.
     Served,
     /// Something that the owner watches has something to say.
     Watched,

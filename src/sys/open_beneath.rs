@@ -100,7 +100,7 @@ impl Root {
     ///
     /// # Errors
     /// It is missing, not a directory, or not to be reached.
-    pub(crate) fn open(path: &Path, confinement: Confinement) -> io::Result<Self> {
+    pub fn open(path: &Path, confinement: Confinement) -> io::Result<Self> {
         let directory = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
         Ok(Self { directory, confinement })
     }
@@ -110,7 +110,7 @@ impl Root {
     ///
     /// # Errors
     /// Those of openat2(2), by what to do about them.
-    pub(crate) fn open_beneath(&self, relative: &[u8]) -> Result<Opened, Failure> {
+    pub fn open_beneath(&self, relative: &[u8]) -> Result<Opened, Failure> {
         self.open_and_look(relative).map_err(Failure::from)
     }
 
@@ -215,7 +215,7 @@ fn attempt(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> 
 #[cfg(test)]
 impl Failure {
     /// One with this reason.
-    pub(crate) fn example(reason: Reason) -> Self {
+    pub fn example(reason: Reason) -> Self {
         Self { reason, errno: Errno::UnknownErrno }
     }
 }

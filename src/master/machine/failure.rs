@@ -29,11 +29,11 @@ pub(crate) enum Exit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Death {
     /// Who died.
-    pub(crate) worker: Identity,
+    pub worker: Identity,
     /// How.
-    pub(crate) exit: Exit,
+    pub exit: Exit,
     /// In which part of its life.
-    pub(crate) life: Life,
+    pub life: Life,
 }
 
 /// A slot without the worker that it should have.
@@ -67,7 +67,7 @@ struct Withheld {
 
 impl Volume {
     /// True when this failure is to be told; otherwise it is counted.
-    pub(crate) fn admit(&mut self, now: Duration, failure: &Failure) -> bool {
+    pub fn admit(&mut self, now: Duration, failure: &Failure) -> bool {
         let outdated = |told: &Duration| now.saturating_sub(*told) >= WINDOW;
         if self.shown.len() >= SHOWN_MAX && !self.shown.front().is_some_and(outdated) {
             self.withhold(now, failure.clone());
@@ -81,12 +81,12 @@ impl Volume {
     }
 
     /// When the counted ones are to be summed up.
-    pub(crate) fn deadline(&self) -> Option<Duration> {
+    pub fn deadline(&self) -> Option<Duration> {
         self.withheld.as_ref().map(|withheld| withheld.deadline)
     }
 
     /// The sum of those counted since the last sum, if any.
-    pub(crate) fn sum_up(&mut self) -> Option<Notice> {
+    pub fn sum_up(&mut self) -> Option<Notice> {
         let Withheld { count, last, .. } = self.withheld.take()?;
         Some(Notice::Withheld { count, last })
     }
@@ -106,7 +106,7 @@ impl Volume {
 impl Death {
     /// It did as it was told: this is an answer to our signal, not a failure. Code 0 counts even when our KILL was on its
     /// way; TERM counts because it may come before the worker is able to catch it.
-    pub(crate) fn as_asked(&self) -> bool {
+    pub fn as_asked(&self) -> bool {
         const TERM: i32 = 15;
         match self.life {
             Life::Leaving => matches!(self.exit, Exit::Code(0) | Exit::Signal(TERM)),
@@ -116,7 +116,7 @@ impl Death {
     }
 
     /// How loud to tell it.
-    pub(crate) fn level(&self) -> Level {
+    pub fn level(&self) -> Level {
         match self.life {
             Life::Leaving | Life::CutOff if self.as_asked() => Level::Info,
             Life::CutOff => Level::Warn,

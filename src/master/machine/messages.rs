@@ -11,21 +11,21 @@ use crate::master::children::Pid;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// How many workers there are to be.
-    pub(crate) slots: u32,
+    pub slots: u32,
     /// How many processes there may be at once, those on their way out included: the room on the scoreboard.
-    pub(crate) max_slots: u32,
+    pub max_slots: u32,
     /// Whether the number of workers may be changed: in a process pool only.
-    pub(crate) scalable: bool,
+    pub scalable: bool,
     /// The longest pause between attempts that end before a worker is ready.
-    pub(crate) respawn_delay_max: Duration,
+    pub respawn_delay_max: Duration,
     /// How long a worker may take until it is ready.
-    pub(crate) start_timeout: Duration,
+    pub start_timeout: Duration,
     /// How long a worker may take to finish what it does.
-    pub(crate) graceful_timeout: Duration,
+    pub graceful_timeout: Duration,
     /// How long the listener goes on accepting once a stop began; at least 200 ms whatever this says.
-    pub(crate) drain_delay: Duration,
+    pub drain_delay: Duration,
     /// Whether the master is in the foreground of a terminal, which sends WINCH whenever it is resized.
-    pub(crate) on_terminal: bool,
+    pub on_terminal: bool,
 }
 
 /// What happened.

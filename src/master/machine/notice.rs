@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
+use super::START_FAILURES;
 use super::failure::{Failure, WINDOW};
 use super::messages::Signal;
 use crate::board::Identity;
@@ -129,11 +130,8 @@ pub(crate) enum Notice {
 /// Why a start failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartFailed {
-    /// Every slot failed so many times.
-    Exhausted {
-        /// How many times.
-        failures: u32,
-    },
+    /// Every slot failed [`START_FAILURES`] times.
+    Exhausted,
     /// Nobody was ready in time.
     TimedOut {
         /// The configured time.
@@ -145,20 +143,20 @@ pub(crate) enum StartFailed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Report {
     /// Workers that left as asked.
-    pub(crate) left: u32,
+    pub left: u32,
     /// Workers that died of something else meanwhile.
-    pub(crate) died: u32,
+    pub died: u32,
     /// Workers that we killed.
-    pub(crate) cut_off: u32,
+    pub cut_off: u32,
     /// Workers that could not even be killed.
-    pub(crate) stuck: u32,
+    pub stuck: u32,
     /// From the signal to the end.
-    pub(crate) took: Duration,
+    pub took: Duration,
 }
 
 impl Notice {
     /// How loud to say it.
-    pub(crate) fn level(&self) -> Level {
+    pub fn level(&self) -> Level {
         match self {
             Self::Ready { .. }
             | Self::ScaledUp { .. }
@@ -246,8 +244,8 @@ impl fmt::Display for Notice {
 
 fn write_start_failed(f: &mut fmt::Formatter<'_>, why: StartFailed, last: Option<&Failure>) -> fmt::Result {
     match why {
-        StartFailed::Exhausted { failures } => {
-            write!(f, "cannot start: every worker failed {failures}x before it was ready")?;
+        StartFailed::Exhausted => {
+            write!(f, "cannot start: every worker failed {START_FAILURES}x before it was ready")?;
         }
         StartFailed::TimedOut { start_timeout } => {
             write!(f, "cannot start: no worker was ready within startTimeout={}", Short(start_timeout))?;
