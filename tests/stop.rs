@@ -32,7 +32,7 @@ fn term_quit_and_int_finish_what_runs_and_exit_0() {
         assert_eq!(server.exit_code(), 0, "{signal}");
         let end = server.wait_for_log("requests were answered");
         assert!(end.contains("1 requests were answered, 0 were cut off"), "{end}");
-        assert!(server.log().contains("2 workers left as asked, 0 were cut off"));
+        assert!(server.log().contains("2 workers drained as asked, 0 were cut off"));
     }
 }
 

@@ -57,7 +57,7 @@ mod field {
     pub(super) const RUNNING: usize = 10;
     pub(super) const CLIENT: std::ops::Range<usize> = 12..16;
     pub(super) const REQUEST: std::ops::Range<usize> = 16..64;
-    pub(super) const LAST_WORDS: std::ops::Range<usize> = 64..128;
+    pub(super) const REASON: std::ops::Range<usize> = 64..128;
 }
 
 impl Board {
@@ -77,7 +77,7 @@ impl Board {
 
     /// The record of a worker that has just died, which takes no more connections; `None` when it died before it
     /// served.
-    pub fn bury(&self, pid: i32) -> Option<Record> {
+    pub fn mark_dead(&self, pid: i32) -> Option<Record> {
         let pid = u64::from(pid.unsigned_abs());
         let mut records = (0..self.records_in_use()).map(|place| self.at(place));
         let record = records.find(|record| record.word(field::PID).load(Ordering::Relaxed) == pid)?;
@@ -197,8 +197,8 @@ impl Record {
     }
 
     /// The worker's last words: why it will end.
-    pub fn set_last_words(&self, words: &str) {
-        text::write(&self.words[field::LAST_WORDS], &[words.as_bytes()]);
+    pub fn set_reason(&self, words: &str) {
+        text::write(&self.words[field::REASON], &[words.as_bytes()]);
     }
 
     /// How many requests were answered.
@@ -221,8 +221,8 @@ impl Record {
     }
 
     /// Why the worker ended, if it could say.
-    pub fn last_words(&self) -> Option<String> {
-        text::read(&self.words[field::LAST_WORDS])
+    pub fn reason(&self) -> Option<String> {
+        text::read(&self.words[field::REASON])
     }
 
     fn can_take_more(&self, now: Duration, stuck_after: Duration) -> bool {
@@ -288,15 +288,15 @@ mod tests {
     #[test]
     fn a_record_remembers_the_last_request_and_how_many_run() {
         let record = Board::new(1).unwrap().record(0, 1);
-        assert_eq!((record.last_request(), record.last_words()), (None, None));
+        assert_eq!((record.last_request(), record.reason()), (None, None));
         record.begin_request("GET", b"/a?b", None);
         assert_eq!(record.last_request().unwrap(), "GET /a?b");
         record.begin_request("POST", b"/c", Some("192.0.2.1:99".parse().unwrap()));
         record.end_request();
         assert_eq!(record.last_request().unwrap(), "POST /c from 192.0.2.1:99");
         assert_eq!((record.running(), record.served()), (1, 1));
-        record.set_last_words("out of ideas");
-        assert_eq!(record.last_words().unwrap(), "out of ideas");
+        record.set_reason("out of ideas");
+        assert_eq!(record.reason().unwrap(), "out of ideas");
     }
 
     #[test]
@@ -304,10 +304,10 @@ mod tests {
         let board = Board::new(4).unwrap();
         let record = open(&board, 2, 5);
         record.end_request();
-        assert!(board.bury(99).is_none());
-        assert_eq!(board.bury(100).unwrap().served(), 1);
+        assert!(board.mark_dead(99).is_none());
+        assert_eq!(board.mark_dead(100).unwrap().served(), 1);
         assert_eq!(board.mean_connections(MS, 8 * MS), None);
-        assert!(board.bury(100).is_none());
+        assert!(board.mark_dead(100).is_none());
     }
 
     #[test]

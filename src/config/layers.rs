@@ -35,7 +35,7 @@ struct Said {
 
 impl Layers {
     /// Takes in every layer.
-    pub fn hear(sources: &Sources) -> Self {
+    pub fn collect(sources: &Sources) -> Self {
         let mut layers = Self::default();
         if let Some(file) = &sources.file {
             layers.hear_file(&file.name, &file.bytes, &file.folder);

@@ -47,7 +47,7 @@ impl Config {
     /// What could be made out, with defaults in place of what could not, and the mistakes in the order in which they
     /// were said. It may run only where there is none; otherwise it serves to look for more of them.
     pub fn understand(sources: &Sources) -> (Option<Self>, Vec<Mistake>) {
-        let layers = Layers::hear(sources);
+        let layers = Layers::collect(sources);
         let built = Self::build(&layers);
         let mut mistakes = layers.mistakes;
         mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));

@@ -69,9 +69,9 @@ pub(crate) enum State {
     /// It reported that it accepts connections.
     Serving,
     /// Asked to drain and leave.
-    Leaving {
+    Draining {
         /// Killed when it is still there by then.
-        leave_deadline: Duration,
+        drain_deadline: Duration,
     },
     /// Killed, and not reaped yet.
     Killed {
@@ -97,7 +97,7 @@ pub(crate) enum Life {
     /// While it served.
     Serving,
     /// After it was asked to leave.
-    Leaving,
+    Draining,
     /// Killed by us, because it did not leave in time or we were told to stop at once.
     CutOff,
 }
@@ -242,7 +242,7 @@ impl Child {
     pub fn deadline(&self) -> Option<Duration> {
         match self.state {
             State::Booting { ready_deadline: deadline }
-            | State::Leaving { leave_deadline: deadline }
+            | State::Draining { drain_deadline: deadline }
             | State::Killed { reap_deadline: deadline, .. } => Some(deadline),
             State::Serving | State::Stuck { .. } => None,
         }
@@ -253,7 +253,7 @@ impl Child {
         match self.state {
             State::Booting { .. } => Life::Booting,
             State::Serving => Life::Serving,
-            State::Leaving { .. } => Life::Leaving,
+            State::Draining { .. } => Life::Draining,
             State::Killed { life, .. } | State::Stuck { life } => life,
         }
     }
@@ -261,7 +261,7 @@ impl Child {
     fn postpone(&mut self, by: Duration) {
         match &mut self.state {
             State::Booting { ready_deadline: deadline }
-            | State::Leaving { leave_deadline: deadline }
+            | State::Draining { drain_deadline: deadline }
             | State::Killed { reap_deadline: deadline, .. } => *deadline = deadline.saturating_add(by),
             State::Serving | State::Stuck { .. } => {}
         }
@@ -291,7 +291,7 @@ mod tests {
             slot.wanted = matches!(letter, 's' | 'v');
             slot.place = match letter {
                 's' => occupied(slot.number, pid, State::Serving),
-                'l' => occupied(slot.number, pid, State::Leaving { leave_deadline: ms(500) }),
+                'l' => occupied(slot.number, pid, State::Draining { drain_deadline: ms(500) }),
                 _ => Place::Vacant,
             };
         }

@@ -13,16 +13,16 @@ use crate::listen::Listener;
 use crate::log::sink::Sink;
 use crate::serve::{OTHER_DESCRIPTORS, Settings};
 use crate::sys;
-use crate::sys::pipe::{self, Heard};
+use crate::sys::pipe::{self, Read};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
-use crate::worker::{self, Birth, Factory};
+use crate::worker::{self, Factory, Start};
 
 /// A pool can be scaled up to so many workers, or to twice what it began with.
 const ROOM_FOR_WORKERS: u32 = 64;
 
 /// The exit code of a worker that could not even begin.
-const CANNOT_LIVE: i32 = 1;
+const CANNOT_START: i32 = 1;
 
 /// All that is needed to supervise a site.
 pub(crate) struct Setup {
@@ -97,7 +97,7 @@ impl Effects {
     pub fn reports(&self) -> Vec<i32> {
         let (mut pids, mut buffer) = (Vec::new(), [0; 256]);
         // Reports are written whole, and the buffer holds a whole number of them.
-        while let Heard::Bytes(n) = pipe::hear(&self.reports.0, &mut buffer) {
+        while let Read::Bytes(n) = pipe::read(&self.reports.0, &mut buffer) {
             let whole = buffer[..n].chunks_exact(size_of::<i32>());
             pids.extend(whole.filter_map(|pid| pid.try_into().ok().map(i32::from_ne_bytes)));
         }
@@ -105,8 +105,8 @@ impl Effects {
     }
 
     /// A child is dead: whatever is said of it, its requests are counted, and its siblings no longer count on it.
-    pub fn bury(&mut self, pid: i32) {
-        if let Some(record) = self.board.bury(pid) {
+    pub fn mark_dead(&mut self, pid: i32) {
+        if let Some(record) = self.board.mark_dead(pid) {
             self.served += record.served();
             self.cut_off += record.running();
         }
@@ -114,21 +114,21 @@ impl Effects {
 
     fn spawn(&mut self, slot: u32, generation: u32) -> Input {
         self.board.record(slot, generation).clear();
-        match process::fork_child(|| self.be_born(slot, generation)) {
+        match process::fork_child(|| self.run_worker(slot, generation)) {
             Ok(pid) => Input::Spawned { slot, pid },
             Err(cause) => Input::SpawnFailed { slot, error: format!("fork: {cause}") },
         }
     }
 
     /// In the child, which has a copy of everything the master has.
-    fn be_born(&mut self, worker: u32, generation: u32) -> i32 {
+    fn run_worker(&mut self, worker: u32, generation: u32) -> i32 {
         self.liveness_writer = None;
         if let Err(cause) = self.signals.separate_in_child() {
             log::error!("worker={worker}: cannot receive signals: {cause}");
-            return CANNOT_LIVE;
+            return CANNOT_START;
         }
         let config = &self.setup.config;
-        worker::live(Birth {
+        worker::run(Start {
             identity: Identity { worker, generation, pid: process::pid() },
             listeners: std::mem::take(&mut self.setup.listeners),
             settings: self.settings,
@@ -181,8 +181,8 @@ impl fmt::Display for Circumstances<'_> {
         if death.as_asked() {
             return write!(f, "; it answered {} requests", record.served());
         }
-        if let (Exit::Code(_), Some(words)) = (death.exit, record.last_words()) {
-            write!(f, "; its last words: {words}")?;
+        if let (Exit::Code(_), Some(words)) = (death.exit, record.reason()) {
+            write!(f, "; its reason: {words}")?;
         }
         match (record.last_request(), record.running()) {
             (None, _) => write!(f, "; it had no request yet"),

@@ -142,7 +142,7 @@ impl Machine {
             Phase::Stopping(stop) => stop.dismiss(now, &mut child, actions),
             Phase::Created | Phase::Starting { .. } | Phase::Running | Phase::Gone if slot.wanted => {}
             Phase::Created | Phase::Starting { .. } | Phase::Running | Phase::Gone => {
-                ask_to_leave(&mut child, now.saturating_add(self.plan.graceful_timeout), actions);
+                ask_to_drain(&mut child, now.saturating_add(self.plan.graceful_timeout), actions);
             }
         }
         slot.place = Place::Occupied(child);
@@ -221,7 +221,7 @@ impl Machine {
         for child in self.children.living_mut().filter(due) {
             match child.state {
                 State::Booting { .. } => kill(child, Life::Overdue, now, actions),
-                State::Leaving { .. } => kill(child, Life::CutOff, now, actions),
+                State::Draining { .. } => kill(child, Life::CutOff, now, actions),
                 State::Killed { life, .. } => {
                     child.state = State::Stuck { life };
                     actions.push(Action::Say(Notice::Unkillable { worker: child.identity }));
@@ -264,20 +264,20 @@ impl Machine {
 }
 
 /// Lets a worker finish; one that was asked or killed before is left to that.
-fn ask_to_leave(child: &mut Child, leave_deadline: Duration, actions: &mut Vec<Action>) {
+fn ask_to_drain(child: &mut Child, drain_deadline: Duration, actions: &mut Vec<Action>) {
     match child.state {
         State::Booting { .. } | State::Serving => {
-            child.state = State::Leaving { leave_deadline };
+            child.state = State::Draining { drain_deadline };
             actions.push(Action::Signal { pid: child.identity.pid, signal: WorkerSignal::Term });
         }
-        State::Leaving { .. } | State::Killed { .. } | State::Stuck { .. } => {}
+        State::Draining { .. } | State::Killed { .. } | State::Stuck { .. } => {}
     }
 }
 
 /// Ends a worker; one that was killed before is left to that.
 fn kill(child: &mut Child, life: Life, now: Duration, actions: &mut Vec<Action>) {
     match child.state {
-        State::Booting { .. } | State::Serving | State::Leaving { .. } => {
+        State::Booting { .. } | State::Serving | State::Draining { .. } => {
             child.state = State::Killed { life, reap_deadline: now.saturating_add(REAP_TIMEOUT) };
             actions.push(Action::Signal { pid: child.identity.pid, signal: WorkerSignal::Kill });
         }

@@ -62,7 +62,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
         inputs.extend(effects.signals().into_iter().filter_map(signal));
         inputs.extend(effects.reports().into_iter().map(|pid| Input::Ready { pid }));
         while let Some((pid, ended)) = sys::process::reap() {
-            effects.bury(pid);
+            effects.mark_dead(pid);
             inputs.push_back(Input::Exited { pid, exit: exit(ended) });
         }
         if machine.next_deadline().is_some_and(|deadline| deadline <= sys::clock::monotonic()) {

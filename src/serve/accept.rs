@@ -52,7 +52,7 @@ impl Loop {
 
     /// Takes connections, unless others should; while leaving, until the time is over and the queues are empty.
     pub(super) fn accept(&mut self) {
-        let leaving = self.leave_at.is_some_and(|at| at <= self.env.now);
+        let leaving = self.accept_until.is_some_and(|at| at <= self.env.now);
         if !self.acceptable && !leaving {
             return;
         }
@@ -64,14 +64,14 @@ impl Loop {
         if leaving && emptied {
             self.close_listeners();
         } else if leaving {
-            self.leave_at = Some(self.env.now + LOOK_AGAIN);
+            self.accept_until = Some(self.env.now + LOOK_AGAIN);
         }
     }
 
     /// Whether the listener's queue is empty now.
     fn accept_from(&mut self, listener: usize) -> bool {
         for _ in 0..ACCEPTS_PER_TURN {
-            let welcome = self.gate.is_open() || self.leave_at.is_some();
+            let welcome = self.gate.is_open() || self.accept_until.is_some();
             if !welcome || !self.has_room() {
                 return false;
             }

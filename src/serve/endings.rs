@@ -19,7 +19,7 @@ impl Loop {
         while let Some((index, timer)) = self.timers.expired(self.env.now) {
             match timer {
                 Timer::Header | Timer::Body => self.time_out(index),
-                Timer::Write => self.lose_patience(index),
+                Timer::Write => self.time_out_write(index),
                 Timer::Linger => self.end_lingering(index),
                 Timer::KeepAlive | Timer::Drain => self.cut(index),
             }
@@ -37,7 +37,7 @@ impl Loop {
 
     /// Nothing more could be sent for so long. A slow client may yet be taking what the socket holds, which epoll does
     /// not tell until a good part of it is gone, so it is cut only when it has taken nothing since the last look.
-    fn lose_patience(&mut self, index: usize) {
+    fn time_out_write(&mut self, index: usize) {
         let Some(connection) = self.table.get_mut(index) else { return };
         let Some(flight) = connection.flight.as_deref_mut() else { return self.cut(index) };
         let untaken = sys::socket::untaken(connection.socket.as_fd()).ok();

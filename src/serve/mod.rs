@@ -90,9 +90,9 @@ pub(crate) struct Loop {
     deliveries: Vec<Delivery>,
     max_connections: usize,
     /// Leaving: accept until then, and further until the queue is empty.
-    leave_at: Option<Duration>,
+    accept_until: Option<Duration>,
     /// Leaving: cut off what is under way then.
-    give_up_at: Option<Duration>,
+    drain_deadline: Option<Duration>,
     board: Board,
     record: Record,
     env: Env,
@@ -126,8 +126,8 @@ impl Loop {
             next_turn: VecDeque::new(),
             deliveries: Vec::new(),
             max_connections: settings.max_connections,
-            leave_at: None,
-            give_up_at: None,
+            accept_until: None,
+            drain_deadline: None,
             board,
             record,
             env: Env::new(handler, outbox, settings, record, access),
@@ -159,18 +159,18 @@ impl Loop {
         })
     }
 
-    /// Begins to leave: accepts for `window` more and then until the queue is empty, or, where that is zero, no
+    /// Begins to drain: accepts for `window` more and then until the queue is empty, or, where that is zero, no
     /// more; answers what is asked with `Connection: close`, and is finished when the last connection is gone.
     ///
     /// After `patience`, if any is given, it is finished whatever is still under way. Said again, it can only make
     /// it sooner.
-    pub fn leave(&mut self, window: Duration, patience: Option<Duration>) {
+    pub fn drain(&mut self, window: Duration, patience: Option<Duration>) {
         let now = self.env.now;
-        self.give_up_at = self.give_up_at.or(patience.map(|patience| now + patience));
-        if self.leave_at.is_some_and(|at| at <= now + window) {
+        self.drain_deadline = self.drain_deadline.or(patience.map(|patience| now + patience));
+        if self.accept_until.is_some_and(|at| at <= now + window) {
             return;
         }
-        self.leave_at = Some(now + window);
+        self.accept_until = Some(now + window);
         self.env.draining = true;
         self.timers.timeouts.drain_timeout = if window.is_zero() { DRAIN_TIMEOUT } else { window };
         for (index, connection) in &self.table {
@@ -189,8 +189,8 @@ impl Loop {
     }
 
     fn is_finished(&self) -> bool {
-        let left = self.listeners.is_empty() && self.leave_at.is_some() && self.table.is_empty();
-        left || self.give_up_at.is_some_and(|at| at <= self.env.now)
+        let drained = self.listeners.is_empty() && self.accept_until.is_some() && self.table.is_empty();
+        drained || self.drain_deadline.is_some_and(|at| at <= self.env.now)
     }
 
     fn wait(&mut self) -> io::Result<()> {
@@ -209,8 +209,8 @@ impl Loop {
             return Some(Duration::ZERO);
         }
         let now = self.env.now;
-        let accepting_until = self.leave_at.filter(|_| !self.listeners.is_empty());
-        let deadlines = [self.gate.next_deadline(), self.env.log_deadline(), accepting_until, self.give_up_at];
+        let accept_until = self.accept_until.filter(|_| !self.listeners.is_empty());
+        let deadlines = [self.gate.next_deadline(), self.env.log_deadline(), accept_until, self.drain_deadline];
         let until = |deadline: Duration| deadline.saturating_sub(now);
         let look_again = self.gate.busy.then_some(LOOK_AGAIN);
         deadlines.into_iter().flatten().map(until).chain(self.timers.next_timeout(now)).chain(look_again).min()

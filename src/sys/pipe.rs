@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{pipe2, read, write};
+use nix::unistd::{self, pipe2};
 
 /// A pipe, non-blocking and not for programs that are executed: its read end and its write end.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -16,7 +16,7 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// What a pipe had to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Read {
     Bytes(usize),
     Nothing,
     /// Every process that could write is gone.
@@ -24,18 +24,18 @@ pub(crate) enum Heard {
 }
 
 /// Reads without waiting.
-pub(crate) fn hear(read_end: &impl AsFd, buffer: &mut [u8]) -> Heard {
-    match read(read_end, buffer) {
-        Ok(0) => Heard::End,
-        Ok(n) => Heard::Bytes(n),
-        Err(_) => Heard::Nothing,
+pub(crate) fn read(read_end: &impl AsFd, buffer: &mut [u8]) -> Read {
+    match unistd::read(read_end, buffer) {
+        Ok(0) => Read::End,
+        Ok(n) => Read::Bytes(n),
+        Err(_) => Read::Nothing,
     }
 }
 
 /// Writes a message of up to `PIPE_BUF` bytes, in one piece (pipe(7)); waits until there is room for it.
-pub(crate) fn tell(write_end: &impl AsFd, message: &[u8]) -> io::Result<()> {
+pub(crate) fn write(write_end: &impl AsFd, message: &[u8]) -> io::Result<()> {
     loop {
-        match write(write_end, message) {
+        match unistd::write(write_end, message) {
             Ok(_) => return Ok(()),
             Err(Errno::EAGAIN) => wait_writable(write_end.as_fd())?,
             Err(Errno::EINTR) => {}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 
-use super::pipe::{Heard, hear, pipe};
+use super::pipe::{self, Read};
 
 pub(crate) use nix::sys::signal::Signal;
 
@@ -50,7 +50,7 @@ impl Signals {
     pub fn take(&self) -> Vec<Signal> {
         let mut numbers = [0; 64];
         let mut taken = Vec::new();
-        while let Heard::Bytes(n) = hear(&self.read_end, &mut numbers) {
+        while let Read::Bytes(n) = pipe::read(&self.read_end, &mut numbers) {
             taken.extend(numbers[..n].iter().filter_map(|&number| Signal::try_from(i32::from(number)).ok()));
         }
         taken
@@ -74,7 +74,7 @@ pub(crate) fn ignore_write_failures() -> io::Result<()> {
 }
 
 fn new_pipe() -> io::Result<OwnedFd> {
-    let (read_end, write_end) = pipe()?;
+    let (read_end, write_end) = pipe::pipe()?;
     WRITE_END.store(write_end.into_raw_fd(), Ordering::SeqCst);
     Ok(read_end)
 }

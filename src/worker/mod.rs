@@ -1,4 +1,4 @@
-//! A worker's life: build the site, say ready, serve, leave. Knows nothing of its siblings but the scoreboard, and of
+//! A worker's life: build the site, say ready, serve, drain. Knows nothing of its siblings but the scoreboard, and of
 //! its master only that it lives.
 
 use std::error::Error;
@@ -14,14 +14,14 @@ use crate::log::access::AccessLog;
 use crate::log::sink::Sink;
 use crate::serve::{Loop, Settings, Turn};
 use crate::site::Handler;
-use crate::sys::pipe::{self, Heard};
+use crate::sys::pipe::{self, Read};
 use crate::sys::signal::{Signal, Signals};
 
 /// Builds the site, in each worker anew.
 pub(crate) type Factory = dyn Fn(&Identity) -> Result<Box<dyn Handler>, Box<dyn Error>>;
 
-/// What a worker is born with.
-pub(crate) struct Birth<'a> {
+/// What a worker starts with.
+pub(crate) struct Start<'a> {
     pub identity: Identity,
     pub listeners: Vec<Listener>,
     pub settings: Settings,
@@ -36,50 +36,50 @@ pub(crate) struct Birth<'a> {
     pub record: Record,
     pub access_log: Sink,
     pub access_format: AccessFormat,
-    /// How long it may take to leave when there is no master to cut it off.
+    /// How long it may take to drain when there is no master to cut it off.
     pub graceful_timeout: Duration,
 }
 
-/// How a life ends, for the exit code.
+/// The exit codes of a worker.
 const DONE: i32 = 0;
 const FAILED: i32 = 1;
 
-/// Lives, from the fork to the exit code.
-pub(crate) fn live(birth: Birth<'_>) -> i32 {
-    log::error::set_identity(birth.identity);
-    let record = birth.record;
-    log::error::install_panic_hook(move |text| record.set_last_words(text));
-    match serve(birth) {
+/// Runs from the fork to the exit code.
+pub(crate) fn run(start: Start<'_>) -> i32 {
+    log::error::set_identity(start.identity);
+    let record = start.record;
+    log::error::install_panic_hook(move |text| record.set_reason(text));
+    match serve(start) {
         Ok(()) => DONE,
         Err(why) => {
-            record.set_last_words(&why);
+            record.set_reason(&why);
             ::log::error!("{why}");
             FAILED
         }
     }
 }
 
-fn serve(birth: Birth<'_>) -> Result<(), String> {
-    let Birth { identity, record, signals, liveness, .. } = birth;
-    let site = (birth.factory)(&identity).map_err(|why| format!("cannot build the site: {why}"))?;
-    let access = AccessLog::new(birth.access_log, birth.access_format, identity);
-    let mut serving = Loop::new(&birth.settings, birth.listeners, Arc::from(site), access, birth.board, record)
+fn serve(start: Start<'_>) -> Result<(), String> {
+    let Start { identity, record, signals, liveness, .. } = start;
+    let site = (start.factory)(&identity).map_err(|why| format!("cannot build the site: {why}"))?;
+    let access = AccessLog::new(start.access_log, start.access_format, identity);
+    let mut serving = Loop::new(&start.settings, start.listeners, Arc::from(site), access, start.board, record)
         .and_then(|serving| serving.watch(signals.as_fd()).map(|()| serving))
         .and_then(|serving| serving.watch(liveness.as_fd()).map(|()| serving))
         .map_err(|why| format!("cannot start the loop: {why}"))?;
     record.open(identity.pid);
-    pipe::tell(birth.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
+    pipe::write(start.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
     let end = loop {
         match serving.turn() {
             Ok(Turn::Served) => {}
             Ok(Turn::Finished) => break Ok(()),
             Ok(Turn::Watched) => {
-                if signals.take().into_iter().any(asks_to_leave) {
-                    serving.leave(birth.board.stopping().unwrap_or_default(), None);
+                if signals.take().into_iter().any(asks_to_drain) {
+                    serving.drain(start.board.stopping().unwrap_or_default(), None);
                 }
-                if pipe::hear(liveness, &mut [0]) == Heard::End {
+                if pipe::read(liveness, &mut [0]) == Read::End {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
-                    serving.leave(Duration::ZERO, Some(birth.graceful_timeout));
+                    serving.drain(Duration::ZERO, Some(start.graceful_timeout));
                 }
             }
             Err(why) => break Err(format!("the loop cannot go on: {why}")),
@@ -90,6 +90,6 @@ fn serve(birth: Birth<'_>) -> Result<(), String> {
 }
 
 /// Signals that mean something to the master only are ignored.
-fn asks_to_leave(signal: Signal) -> bool {
+fn asks_to_drain(signal: Signal) -> bool {
     matches!(signal, Signal::SIGTERM | Signal::SIGQUIT)
 }

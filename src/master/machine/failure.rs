@@ -109,7 +109,7 @@ impl Death {
     pub fn as_asked(&self) -> bool {
         const TERM: i32 = 15;
         match self.life {
-            Life::Leaving => matches!(self.exit, Exit::Code(0) | Exit::Signal(TERM)),
+            Life::Draining => matches!(self.exit, Exit::Code(0) | Exit::Signal(TERM)),
             Life::CutOff => self.exit == Exit::Code(0),
             Life::Booting | Life::Overdue | Life::Serving => false,
         }
@@ -118,9 +118,9 @@ impl Death {
     /// How loud to tell it.
     pub fn level(&self) -> Level {
         match self.life {
-            Life::Leaving | Life::CutOff if self.as_asked() => Level::Info,
+            Life::Draining | Life::CutOff if self.as_asked() => Level::Info,
             Life::CutOff => Level::Warn,
-            Life::Booting | Life::Overdue | Life::Serving | Life::Leaving => Level::Error,
+            Life::Booting | Life::Overdue | Life::Serving | Life::Draining => Level::Error,
         }
     }
 }
@@ -128,11 +128,11 @@ impl Death {
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.life {
-            Life::Leaving | Life::CutOff if self.as_asked() => "left as asked",
+            Life::Draining | Life::CutOff if self.as_asked() => "drained as asked",
             Life::Booting => "died before it was ready",
             Life::Overdue => "was killed, because it was not ready within startTimeout",
             Life::Serving => "died while serving",
-            Life::Leaving => "died after it was asked to leave",
+            Life::Draining => "died after it was asked to drain",
             Life::CutOff => "was cut off, because it had not left within gracefulTimeout or all are to stop at once",
         };
         write!(f, "{} {how}: {}", self.worker, self.exit)
@@ -216,10 +216,10 @@ mod tests {
 
     #[test]
     fn leaving_as_asked_is_no_failure() {
-        assert!(death(Life::Leaving, Exit::Code(0)).as_asked());
-        assert!(death(Life::Leaving, Exit::Signal(15)).as_asked());
+        assert!(death(Life::Draining, Exit::Code(0)).as_asked());
+        assert!(death(Life::Draining, Exit::Signal(15)).as_asked());
         assert!(death(Life::CutOff, Exit::Code(0)).as_asked());
-        assert!(!death(Life::Leaving, Exit::Signal(11)).as_asked());
+        assert!(!death(Life::Draining, Exit::Signal(11)).as_asked());
         assert!(!death(Life::CutOff, Exit::Signal(9)).as_asked());
         assert!(!death(Life::Serving, Exit::Code(0)).as_asked());
     }

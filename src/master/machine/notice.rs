@@ -142,7 +142,7 @@ pub(crate) enum StartFailed {
 /// How a stop went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Report {
-    /// Workers that left as asked.
+    /// Workers that drained as asked.
     pub left: u32,
     /// Workers that died of something else meanwhile.
     pub died: u32,
@@ -260,7 +260,7 @@ fn write_start_failed(f: &mut fmt::Formatter<'_>, why: StartFailed, last: Option
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { left, died, cut_off, stuck, took } = self;
-        write!(f, "stopped after {}: {left} workers left as asked, {cut_off} were cut off", Short(*took))?;
+        write!(f, "stopped after {}: {left} workers drained as asked, {cut_off} were cut off", Short(*took))?;
         if *died > 0 {
             write!(f, ", {died} died meanwhile")?;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::messages::{Action, Signal};
 use super::notice::Notice;
-use super::{Machine, Phase, ask_to_leave};
+use super::{Machine, Phase, ask_to_drain};
 
 impl Machine {
     /// Changes how many workers there are to be.
@@ -44,12 +44,12 @@ impl Machine {
             return actions.push(Action::Say(Notice::NotScalable { signal: Signal::Ttou }));
         }
         let wanted = self.children.wanted().saturating_sub(1);
-        let leave_deadline = now.saturating_add(self.plan.graceful_timeout);
+        let drain_deadline = now.saturating_add(self.plan.graceful_timeout);
         match self.children.last_wanted_mut().filter(|_| wanted > 0) {
             Some(slot) => {
                 slot.wanted = false;
                 actions.push(Action::Say(Notice::ScaledDown { slot: slot.number, wanted }));
-                slot.child_mut().into_iter().for_each(|child| ask_to_leave(child, leave_deadline, actions));
+                slot.child_mut().into_iter().for_each(|child| ask_to_drain(child, drain_deadline, actions));
             }
             None => actions.push(Action::Say(Notice::AtLeast)),
         }
@@ -60,10 +60,10 @@ impl Machine {
         if self.plan.on_terminal {
             return actions.push(Action::Say(Notice::Resized));
         }
-        let leave_deadline = now.saturating_add(self.plan.graceful_timeout);
+        let drain_deadline = now.saturating_add(self.plan.graceful_timeout);
         self.phase = Phase::Running;
         actions.push(Action::Say(Notice::Retired { workers: self.children.wanted() }));
         self.children.slots_mut().for_each(|slot| slot.wanted = false);
-        self.children.living_mut().for_each(|child| ask_to_leave(child, leave_deadline, actions));
+        self.children.living_mut().for_each(|child| ask_to_drain(child, drain_deadline, actions));
     }
 }

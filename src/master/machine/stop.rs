@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::failure::{Death, Exit};
 use super::messages::{Action, Plan, Signal};
 use super::notice::{Notice, Report, StartFailed};
-use super::{Machine, Phase, ask_to_leave, kill};
+use super::{Machine, Phase, ask_to_drain, kill};
 use crate::master::children::{Child, Life, Place, State};
 
 /// The kernel needs this long to hand over the connections that it deferred, and balancers to look elsewhere.
@@ -26,7 +26,7 @@ pub(super) struct Stop {
 #[derive(Debug)]
 enum Pace {
     /// Workers finish what they do.
-    Graceful { leave_deadline: Duration, interrupts: u32 },
+    Graceful { drain_deadline: Duration, interrupts: u32 },
     /// Workers are killed, and the program ends with this code.
     AtOnce { code: i32 },
 }
@@ -35,7 +35,7 @@ impl Stop {
     /// Sends a worker away at the pace of this stop.
     pub(super) fn dismiss(&self, now: Duration, child: &mut Child, actions: &mut Vec<Action>) {
         match self.pace {
-            Pace::Graceful { leave_deadline, .. } => ask_to_leave(child, leave_deadline, actions),
+            Pace::Graceful { drain_deadline, .. } => ask_to_drain(child, drain_deadline, actions),
             Pace::AtOnce { .. } => kill(child, Life::CutOff, now, actions),
         }
     }
@@ -46,7 +46,7 @@ impl Stop {
         let count = match death.life {
             _ if death.as_asked() => &mut self.report.left,
             Life::CutOff | Life::Overdue if death.exit == Exit::Signal(KILL) => &mut self.report.cut_off,
-            Life::Booting | Life::Overdue | Life::Serving | Life::Leaving | Life::CutOff => &mut self.report.died,
+            Life::Booting | Life::Overdue | Life::Serving | Life::Draining | Life::CutOff => &mut self.report.died,
         };
         *count += 1;
     }
@@ -54,7 +54,7 @@ impl Stop {
     /// Grants so much longer to workers that are still to come.
     pub(super) fn postpone(&mut self, by: Duration) {
         match &mut self.pace {
-            Pace::Graceful { leave_deadline, .. } => *leave_deadline = leave_deadline.saturating_add(by),
+            Pace::Graceful { drain_deadline, .. } => *drain_deadline = drain_deadline.saturating_add(by),
             Pace::AtOnce { .. } => {}
         }
     }
@@ -118,7 +118,7 @@ impl Machine {
         let workers = self.workers();
         actions.push(Action::Say(Notice::Stopping { signal, workers, within }));
         let pace =
-            Pace::Graceful { leave_deadline: now.saturating_add(within), interrupts: u32::from(signal == Signal::Int) };
+            Pace::Graceful { drain_deadline: now.saturating_add(within), interrupts: u32::from(signal == Signal::Int) };
         self.begin(now, now.saturating_add(drain_delay), pace, actions);
     }
 
