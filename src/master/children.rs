@@ -96,7 +96,7 @@ pub(crate) enum Life {
     Overdue,
     /// While it served.
     Serving,
-    /// After it was asked to leave.
+    /// After it was asked to drain.
     Draining,
     /// Killed by us, because it did not leave in time or we were told to stop at once.
     CutOff,

@@ -132,7 +132,7 @@ impl Machine {
         }
     }
 
-    /// A fork succeeded. It may be unwanted by now: such a worker is asked to leave like any other.
+    /// A fork succeeded. It may be unwanted by now: such a worker is asked to drain like any other.
     fn spawned(&mut self, now: Duration, slot: u32, pid: Pid, actions: &mut Vec<Action>) {
         let Some((slot, generation)) = self.children.forking_mut(slot) else { return };
         let identity = Identity { worker: slot.number, generation, pid };
@@ -163,7 +163,7 @@ impl Machine {
         self.boot_failed(now, failure, actions);
     }
 
-    /// A report of a worker that was asked to leave or killed meanwhile comes too late to mean anything.
+    /// A report of a worker that was asked to drain or killed meanwhile comes too late to mean anything.
     fn ready(&mut self, pid: Pid, actions: &mut Vec<Action>) {
         let Some(slot) = self.children.slot_mut(pid) else { return };
         let Some(child) = slot.child_mut() else { return };

@@ -238,11 +238,11 @@ fn repeated_deaths_are_logged_as_a_count() {
 fn term_drains_and_ends_with_0() {
     let mut history = History::running(pool(2));
     history.at(1000).signal(Term).expect(["Stopping", "BeginStop 1.2s", "Term 100", "Term 101"]);
-    history.at(1500).exits(100, 0).expect(["Leaving 100"]);
+    history.at(1500).exits(100, 0).expect(["Draining 100"]);
     history.at(1600).exits(101, 0);
     let report = Report { left: 2, took: ms(600), ..Report::default() };
     assert_eq!(history.actions[1], Action::Say(Notice::Stopped(report)));
-    history.expect(["Leaving 101", "Stopped", "Exit 0"]).expect_idle();
+    history.expect(["Draining 101", "Stopped", "Exit 0"]).expect_idle();
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn quit_and_the_first_int_stop_like_term() {
     for signal in [Quit, Int] {
         let mut history = History::running(Plan { drain_delay: ms(3000), ..pool(1) });
         history.signal(signal).expect(["Stopping", "BeginStop 3s", "Term 100"]);
-        history.exits(100, 0).expect(["Leaving 100", "Stopped", "Exit 0"]);
+        history.exits(100, 0).expect(["Draining 100", "Stopped", "Exit 0"]);
     }
 }
 
@@ -258,7 +258,7 @@ fn quit_and_the_first_int_stop_like_term() {
 fn what_is_not_done_in_time_is_cut_off() {
     let mut history = History::running(pool(3));
     history.at(1000).signal(Term).actions.clear();
-    history.at(2000).exits(101, 0).at(3000).killed(102, 11).expect(["Leaving 101", "Leaving 102"]);
+    history.at(2000).exits(101, 0).at(3000).killed(102, 11).expect(["Draining 101", "Draining 102"]);
     history.deadline(1000 + 200 + 10_000).expect(["Kill 100"]);
     history.at(11_201).killed(100, 9);
     let report = Report { left: 1, died: 1, cut_off: 1, stuck: 0, took: ms(10_201) };
@@ -278,7 +278,7 @@ fn a_second_term_or_quit_changes_nothing() {
 fn a_second_int_kills_at_once() {
     let mut history = History::running(pool(2));
     history.signal(Int).expect(["Stopping", "BeginStop 200ms", "Term 100", "Term 101"]);
-    history.at(50).exits(100, 0).signal(Int).expect(["Leaving 100", "StoppingAtOnce", "Kill 101"]);
+    history.at(50).exits(100, 0).signal(Int).expect(["Draining 100", "StoppingAtOnce", "Kill 101"]);
     history.signal(Int).expect(["AlreadyStopping"]);
     history.at(51).killed(101, 9).expect(["CutOff 101", "Stopped", "Exit 0"]);
 }
@@ -295,16 +295,16 @@ fn the_dead_are_not_replaced_while_stopping() {
     let mut history = History::running(pool(2));
     history.at(10).killed(100, 9).expect(["Serving 100"]);
     history.at(20).signal(Term).expect(["Stopping", "BeginStop 220ms", "Term 101"]);
-    history.at(200).input(Input::Deadline).killed(101, 9).expect(["Leaving 101", "Stopped", "Exit 0"]);
+    history.at(200).input(Input::Deadline).killed(101, 9).expect(["Draining 101", "Stopped", "Exit 0"]);
 }
 
 #[test]
 fn a_fork_that_races_with_a_stop_is_dismissed_too() {
     let mut history = History::running(pool(2));
     history.at(1000).killed(100, 9).signal(Term).actions.clear();
-    history.exits(101, 0).expect(["Leaving 101"]);
+    history.exits(101, 0).expect(["Draining 101"]);
     history.at(1001).spawned(0, 102).expect(["Term 102"]).ready(102).expect([]);
-    history.killed(102, 15).expect(["Leaving 102", "Stopped", "Exit 0"]);
+    history.killed(102, 15).expect(["Draining 102", "Stopped", "Exit 0"]);
 
     let mut history = History::running(pool(1));
     history.at(1000).killed(100, 9).signal(Int).signal(Int).actions.clear();
@@ -320,7 +320,7 @@ fn a_signal_stops_a_start_as_well() {
     let mut history = History::new(pool(1));
     history.start().spawned(0, 100).expect(["Spawn 0"]);
     history.at(10).signal(Term).expect(["Stopping", "BeginStop 210ms", "Term 100"]);
-    history.at(500).exits(100, 1).expect(["Leaving 100", "Stopped", "Exit 0"]);
+    history.at(500).exits(100, 1).expect(["Draining 100", "Stopped", "Exit 0"]);
 
     let mut history = History::new(pool(1));
     history.signal(Term).expect(["Stopping", "BeginStop 200ms", "Stopped", "Exit 0"]);
@@ -348,7 +348,7 @@ fn ttin_takes_the_lowest_number_without_a_process() {
     let mut history = History::running(pool(2));
     history.at(1000).signal(Ttou).expect(["ScaledDown", "Term 101"]);
     history.signal(Ttin).expect(["ScaledUp", "Spawn 2"]);
-    history.spawned(2, 102).ready(102).exits(101, 0).expect(["Ready", "Leaving 101"]);
+    history.spawned(2, 102).ready(102).exits(101, 0).expect(["Ready", "Draining 101"]);
     history.signal(Ttin).expect(["ScaledUp", "Spawn 1"]);
 }
 
@@ -357,7 +357,7 @@ fn ttin_without_a_free_number_waits_for_one() {
     let mut history = History::running(Plan { max_slots: 2, ..pool(2) });
     history.at(1000).signal(Ttin).expect(["AtMost"]);
     history.signal(Ttou).signal(Ttin).expect(["ScaledDown", "Term 101", "ScaledUp"]);
-    history.at(2000).exits(101, 0).expect(["Leaving 101", "Spawn 1"]);
+    history.at(2000).exits(101, 0).expect(["Draining 101", "Spawn 1"]);
 }
 
 #[test]
@@ -384,7 +384,7 @@ fn ttou_ends_the_wait_of_a_slot_that_backs_off() {
 fn winch_retires_all_and_ttin_brings_them_back_one_by_one() {
     let mut history = History::running(pool(2));
     history.at(1000).signal(Winch).expect(["Retired", "Term 100", "Term 101"]);
-    history.at(2000).exits(100, 0).exits(101, 0).expect(["Leaving 100", "Leaving 101"]).expect_idle();
+    history.at(2000).exits(100, 0).exits(101, 0).expect(["Draining 100", "Draining 101"]).expect_idle();
     history.at(3000).signal(Ttou).expect(["AtLeast"]);
     history.signal(Ttin).signal(Ttin).expect(["ScaledUp", "Spawn 0", "ScaledUp", "Spawn 1"]);
 }
@@ -393,7 +393,7 @@ fn winch_retires_all_and_ttin_brings_them_back_one_by_one() {
 fn winch_during_a_start_leaves_a_master_without_workers() {
     let mut history = History::new(pool(1));
     history.start().spawned(0, 100).signal(Winch).expect(["Spawn 0", "Retired", "Term 100"]);
-    history.exits(100, 0).expect(["Leaving 100"]).expect_idle();
+    history.exits(100, 0).expect(["Draining 100"]).expect_idle();
 }
 
 #[test]
@@ -405,7 +405,7 @@ fn winch_from_a_terminal_is_a_resize() {
 fn a_single_worker_is_not_scaled_but_comes_back_after_winch() {
     let mut history = History::running(Plan { scalable: false, max_slots: 2, ..pool(1) });
     history.at(1000).signal(Ttin).signal(Ttou).expect(["NotScalable", "NotScalable"]);
-    history.signal(Winch).exits(100, 0).expect(["Retired", "Term 100", "Leaving 100"]);
+    history.signal(Winch).exits(100, 0).expect(["Retired", "Term 100", "Draining 100"]);
     history.signal(Ttin).expect(["ScaledUp", "Spawn 0"]).signal(Ttin).expect(["NotScalable"]);
 }
 
@@ -413,7 +413,7 @@ fn a_single_worker_is_not_scaled_but_comes_back_after_winch() {
 fn a_worker_forked_for_a_slot_no_longer_wanted_is_asked_to_leave() {
     let mut history = History::running(pool(2));
     history.at(1000).killed(101, 9).signal(Ttou).expect(["Serving 101", "Spawn 1", "ScaledDown"]);
-    history.spawned(1, 102).expect(["Term 102"]).exits(102, 0).expect(["Leaving 102"]).expect_idle();
+    history.spawned(1, 102).expect(["Term 102"]).exits(102, 0).expect(["Draining 102"]).expect_idle();
 }
 
 #[test]
