@@ -43,7 +43,6 @@ const GENERATIONS: usize = 2;
 /// Words of the header.
 mod header {
     pub(super) const RECORDS_IN_USE: usize = 0;
-    pub(super) const STOPPING: usize = 1;
 }
 
 /// Words of a record.
@@ -53,6 +52,7 @@ mod field {
     pub(super) const BUSY: usize = 2;
     pub(super) const TURN_SINCE: usize = 3;
     pub(super) const TAKES_CONNECTIONS: usize = 4;
+    pub(super) const RETIRED: usize = 5;
     pub(super) const SERVED: usize = 9;
     pub(super) const RUNNING: usize = 10;
     pub(super) const CLIENT: std::ops::Range<usize> = 12..16;
@@ -75,29 +75,11 @@ impl Board {
         self.at(place)
     }
 
-    /// The record of a worker that has just died, which takes no more connections; `None` when it died before it
-    /// served.
-    pub fn mark_dead(&self, pid: i32) -> Option<Record> {
+    /// The record of a worker that serves.
+    pub fn of(&self, pid: i32) -> Option<Record> {
         let pid = u64::from(pid.unsigned_abs());
         let mut records = (0..self.records_in_use()).map(|place| self.at(place));
-        let record = records.find(|record| record.word(field::PID).load(Ordering::Relaxed) == pid)?;
-        record.set(field::PID, 0);
-        record.close();
-        Some(record)
-    }
-
-    /// Tells the workers whether an end of theirs is the end of the whole server: then they go on accepting for
-    /// `window` before they leave, because no sibling will.
-    pub fn set_stopping(&self, window: Duration) {
-        self.words[header::STOPPING].store(millis(window).max(1), Ordering::Release);
-    }
-
-    /// For how long a worker that is asked to leave goes on accepting; `None` when its siblings stay.
-    pub fn stopping(&self) -> Option<Duration> {
-        match self.words[header::STOPPING].load(Ordering::Acquire) {
-            0 => None,
-            window => Some(Duration::from_millis(window)),
-        }
+        records.find(|record| record.word(field::PID).load(Ordering::Relaxed) == pid)
     }
 
     /// The mean number of connections of the workers that can take more: those that are waiting for events, or
@@ -154,6 +136,22 @@ impl Record {
     /// The worker takes no more connections, or is gone.
     pub fn close(&self) {
         self.set(field::TAKES_CONNECTIONS, 0);
+    }
+
+    /// The worker is dead: nothing is its own any more (the master).
+    pub fn mark_dead(&self) {
+        self.set(field::PID, 0);
+        self.close();
+    }
+
+    /// The worker is asked to drain while its siblings stay (the master, before the signal).
+    pub fn retire(&self) {
+        self.word(field::RETIRED).store(1, Ordering::Release);
+    }
+
+    /// Whether this worker's connections are its siblings' from now on.
+    pub fn is_retired(&self) -> bool {
+        self.word(field::RETIRED).load(Ordering::Acquire) != 0
     }
 
     /// How many connections are open.
@@ -300,21 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_worker_is_buried_once_and_takes_no_more_connections() {
+    fn a_dead_worker_is_found_once_and_takes_no_more_connections() {
         let board = Board::new(4).unwrap();
         let record = open(&board, 2, 5);
         record.end_request();
-        assert!(board.mark_dead(99).is_none());
-        assert_eq!(board.mark_dead(100).unwrap().served(), 1);
+        assert!(board.of(99).is_none());
+        board.of(100).unwrap().mark_dead();
+        assert_eq!(record.served(), 1);
         assert_eq!(board.mean_connections(MS, 8 * MS), None);
-        assert!(board.mark_dead(100).is_none());
-    }
-
-    #[test]
-    fn stopping_is_seen_with_its_window() {
-        let board = Board::new(1).unwrap();
-        assert_eq!(board.stopping(), None);
-        board.set_stopping(200 * MS);
-        assert_eq!(board.stopping(), Some(200 * MS));
+        assert!(board.of(100).is_none());
     }
 }

@@ -36,7 +36,15 @@ pub(crate) struct Setup {
     pub access_log: Sink,
 }
 
+/// Workers accept at least so long once a stop began, to empty the queue of the listener.
+const ACCEPT_WINDOW_MIN: Duration = Duration::from_millis(200);
+
 impl Setup {
+    /// How long a worker that is told to stop goes on accepting, unless its siblings do.
+    pub fn accept_window(&self) -> Duration {
+        self.config.supervisor.drain_delay.max(ACCEPT_WINDOW_MIN)
+    }
+
     pub fn max_slots(&self) -> u32 {
         if self.scalable { ROOM_FOR_WORKERS.max(self.workers.saturating_mul(2)) } else { self.workers }
     }
@@ -47,6 +55,8 @@ pub(super) struct Effects {
     setup: Setup,
     settings: Settings,
     signals: Signals,
+    /// The master's.
+    pid: i32,
     board: Board,
     /// Where workers report that they are ready: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
@@ -66,15 +76,16 @@ impl Effects {
         let reports = pipe::pipe()?;
         let (liveness, liveness_writer) = pipe::pipe()?;
         let liveness_writer = Some(liveness_writer);
-        Ok(Self { setup, settings, signals, board, reports, liveness, liveness_writer, served: 0, cut_off: 0 })
+        let pid = process::pid();
+        Ok(Self { setup, settings, signals, pid, board, reports, liveness, liveness_writer, served: 0, cut_off: 0 })
     }
 
     /// Does it, and says what became of it where the machine needs to know.
     pub fn perform(&mut self, action: Action) -> Option<Input> {
         match action {
             Action::Spawn { slot, generation } => return Some(self.spawn(slot, generation)),
-            Action::Signal { pid, signal } => send(pid, signal),
-            Action::BeginStop { accept_deadline } => self.begin_stop(accept_deadline),
+            Action::Signal { pid, signal } => self.send(pid, signal),
+            Action::BeginStop => self.begin_stop(),
             Action::Explain(death) => self.explain(&death),
             Action::Say(notice) => log::log!(notice.level(), "{notice}"),
             Action::Exit { .. } => self.report(),
@@ -106,7 +117,8 @@ impl Effects {
 
     /// A child is dead: whatever is said of it, its requests are counted, and its siblings no longer count on it.
     pub fn mark_dead(&mut self, pid: i32) {
-        if let Some(record) = self.board.mark_dead(pid) {
+        if let Some(record) = self.board.of(pid) {
+            record.mark_dead();
             self.served += record.served();
             self.cut_off += record.running();
         }
@@ -123,8 +135,10 @@ impl Effects {
     /// In the child, which has a copy of everything the master has.
     fn run_worker(&mut self, worker: u32, generation: u32) -> i32 {
         self.liveness_writer = None;
-        if let Err(cause) = self.signals.separate_in_child() {
-            log::error!("worker={worker}: cannot receive signals: {cause}");
+        // Until it serves, and watches the master's liveness by itself.
+        let alive = process::die_with_parent(Some(self.pid));
+        if let Err(cause) = alive.and_then(|()| self.signals.separate_in_child()) {
+            log::error!("worker={worker}: cannot start: {cause}");
             return CANNOT_START;
         }
         let config = &self.setup.config;
@@ -140,12 +154,28 @@ impl Effects {
             record: self.board.record(worker, generation),
             access_log: self.setup.access_log.clone(),
             access_format: *config.log.access_format,
+            accept_window: self.setup.accept_window(),
             graceful_timeout: *config.supervisor.graceful_timeout,
         })
     }
 
-    fn begin_stop(&mut self, accept_deadline: Duration) {
-        self.board.set_stopping(accept_deadline.saturating_sub(sys::clock::monotonic()));
+    fn send(&self, pid: i32, signal: WorkerSignal) {
+        let signal = match signal {
+            WorkerSignal::Term => {
+                // Its siblings go on accepting, unless the whole server stops and has no listeners any more.
+                if let Some(record) = self.board.of(pid).filter(|_| !self.setup.listeners.is_empty()) {
+                    record.retire();
+                }
+                Signal::SIGTERM
+            }
+            WorkerSignal::Kill => Signal::SIGKILL,
+        };
+        if let Err(cause) = process::signal(pid, signal) {
+            log::error!("cannot send {signal} to pid={pid}: {cause}");
+        }
+    }
+
+    fn begin_stop(&mut self) {
         for listener in &self.setup.listeners {
             if let Err(cause) = listener.stop_deferring() {
                 log::error!("{listener}: cannot clear TCP_DEFER_ACCEPT: {cause}; waiting clients may be lost");
@@ -189,16 +219,6 @@ impl fmt::Display for Circumstances<'_> {
             (Some(request), 0) => write!(f, "; its last request, which it had answered: {request}"),
             (Some(request), running) => write!(f, "; {running} requests were cut off, the last of them: {request}"),
         }
-    }
-}
-
-fn send(pid: i32, signal: WorkerSignal) {
-    let signal = match signal {
-        WorkerSignal::Term => Signal::SIGTERM,
-        WorkerSignal::Kill => Signal::SIGKILL,
-    };
-    if let Err(cause) = process::signal(pid, signal) {
-        log::error!("cannot send {signal} to pid={pid}: {cause}");
     }
 }
 

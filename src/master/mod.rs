@@ -80,7 +80,7 @@ fn plan(setup: &Setup) -> Plan {
         respawn_delay_max: *supervisor.respawn_delay_max,
         start_timeout: *supervisor.start_timeout,
         graceful_timeout: *supervisor.graceful_timeout,
-        drain_delay: *supervisor.drain_delay,
+        accept_window: setup.accept_window(),
         on_terminal: io::IsTerminal::is_terminal(&io::stdin()),
     }
 }

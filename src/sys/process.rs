@@ -72,6 +72,15 @@ pub(crate) fn signal(pid: i32, signal: Signal) -> io::Result<()> {
     }
 }
 
+/// Has this process killed when its parent, which must be `parent`, ends; or nevermore (`PR_SET_PDEATHSIG`, prctl(2)).
+pub(crate) fn die_with_parent(parent: Option<i32>) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(parent.map(|_| Signal::SIGKILL))?;
+    match parent {
+        Some(parent) if nix::unistd::getppid().as_raw() != parent => Err(io::Error::other("the master is gone")),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// How many threads this process has; 1 where that cannot be found out.
 pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)

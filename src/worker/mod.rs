@@ -15,6 +15,7 @@ use crate::log::sink::Sink;
 use crate::serve::{Loop, Settings, Turn};
 use crate::site::Handler;
 use crate::sys::pipe::{self, Read};
+use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 
 /// Builds the site, in each worker anew.
@@ -36,6 +37,8 @@ pub(crate) struct Start<'a> {
     pub record: Record,
     pub access_log: Sink,
     pub access_format: AccessFormat,
+    /// How long it goes on accepting when the server stops.
+    pub accept_window: Duration,
     /// How long it may take to drain when there is no master to cut it off.
     pub graceful_timeout: Duration,
 }
@@ -67,6 +70,7 @@ fn serve(start: Start<'_>) -> Result<(), String> {
         .and_then(|serving| serving.watch(signals.as_fd()).map(|()| serving))
         .and_then(|serving| serving.watch(liveness.as_fd()).map(|()| serving))
         .map_err(|why| format!("cannot start the loop: {why}"))?;
+    process::die_with_parent(None).map_err(|why| format!("cannot outlive the master: {why}"))?;
     record.open(identity.pid);
     pipe::write(start.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
     let end = loop {
@@ -75,7 +79,10 @@ fn serve(start: Start<'_>) -> Result<(), String> {
             Ok(Turn::Finished) => break Ok(()),
             Ok(Turn::Watched) => {
                 if signals.take().into_iter().any(asks_to_drain) {
-                    serving.drain(start.board.stopping().unwrap_or_default(), None);
+                    // A stop may reach this worker before it reaches the master, as it does from a service manager that
+                    // signals every process; only a retired worker leaves the queue to its siblings.
+                    let window = if record.is_retired() { Duration::ZERO } else { start.accept_window };
+                    serving.drain(window, None);
                 }
                 if pipe::read(liveness, &mut [0]) == Read::End {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");

@@ -22,8 +22,8 @@ pub(crate) struct Plan {
     pub start_timeout: Duration,
     /// How long a worker may take to finish what it does.
     pub graceful_timeout: Duration,
-    /// How long the listener goes on accepting once a stop began; at least 200 ms whatever this says.
-    pub drain_delay: Duration,
+    /// How long workers go on accepting once a stop began.
+    pub accept_window: Duration,
     /// Whether the master is in the foreground of a terminal, which sends WINCH whenever it is resized.
     pub on_terminal: bool,
 }
@@ -100,12 +100,9 @@ pub(crate) enum Action {
         /// Which signal.
         signal: WorkerSignal,
     },
-    /// Let go of what brings new connections: clear `TCP_DEFER_ACCEPT`, unlink the socket file, tell workers on the
-    /// scoreboard how long to go on accepting. Once, before every [`Action::Exit`].
-    BeginStop {
-        /// Workers accept until then, and on until the queue is empty.
-        accept_deadline: Duration,
-    },
+    /// Let go of what brings new connections: clear `TCP_DEFER_ACCEPT`, unlink the socket file, close the listeners.
+    /// Once, before every [`Action::Exit`].
+    BeginStop,
     /// Log a death, with the last request of the worker from the scoreboard.
     Explain(Death),
     /// Log anything else.

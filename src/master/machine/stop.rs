@@ -12,9 +12,6 @@ use super::notice::{Notice, Report, StartFailed};
 use super::{Machine, Phase, ask_to_drain, kill};
 use crate::master::children::{Child, Life, Place, State};
 
-/// The kernel needs this long to hand over the connections that it deferred, and balancers to look elsewhere.
-const DRAIN_DELAY_MIN: Duration = Duration::from_millis(200);
-
 /// A stop under way.
 #[derive(Debug)]
 pub(super) struct Stop {
@@ -89,7 +86,7 @@ impl Machine {
     /// Ends a start that leads nowhere.
     pub(super) fn give_up(&mut self, now: Duration, why: StartFailed, actions: &mut Vec<Action>) {
         actions.push(Action::Say(Notice::StartFailed { why, last: self.last_failure.take() }));
-        self.begin(now, now, Pace::AtOnce { code: 3 }, actions);
+        self.begin(now, Pace::AtOnce { code: 3 }, actions);
     }
 
     /// Ends the program once nobody is left, or nobody who can be ended.
@@ -112,19 +109,18 @@ impl Machine {
     }
 
     fn begin_graceful(&mut self, now: Duration, signal: Signal, actions: &mut Vec<Action>) {
-        let Plan { drain_delay, graceful_timeout, .. } = self.plan;
-        let drain_delay = drain_delay.max(DRAIN_DELAY_MIN);
-        let within = drain_delay.saturating_add(graceful_timeout);
+        let Plan { accept_window, graceful_timeout, .. } = self.plan;
+        let within = accept_window.saturating_add(graceful_timeout);
         let workers = self.workers();
         actions.push(Action::Say(Notice::Stopping { signal, workers, within }));
         let pace =
             Pace::Graceful { drain_deadline: now.saturating_add(within), interrupts: u32::from(signal == Signal::Int) };
-        self.begin(now, now.saturating_add(drain_delay), pace, actions);
+        self.begin(now, pace, actions);
     }
 
-    fn begin(&mut self, now: Duration, accept_deadline: Duration, pace: Pace, actions: &mut Vec<Action>) {
+    fn begin(&mut self, now: Duration, pace: Pace, actions: &mut Vec<Action>) {
         let stop = Stop { pace, began: now, report: Report::default() };
-        actions.push(Action::BeginStop { accept_deadline });
+        actions.push(Action::BeginStop);
         self.children.slots_mut().for_each(|slot| slot.wanted = false);
         self.children.living_mut().for_each(|child| stop.dismiss(now, child, actions));
         self.phase = Phase::Stopping(stop);

@@ -15,7 +15,7 @@ fn pool(slots: u32) -> Plan {
         respawn_delay_max: ms(30_000),
         start_timeout: ms(60_000),
         graceful_timeout: ms(10_000),
-        drain_delay: ms(0),
+        accept_window: ms(200),
         on_terminal: false,
     }
 }
@@ -113,7 +113,7 @@ fn brief(action: &Action) -> String {
     match action {
         Action::Spawn { slot, .. } => format!("Spawn {slot}"),
         Action::Signal { pid, signal } => format!("{signal:?} {pid}"),
-        Action::BeginStop { accept_deadline } => format!("BeginStop {accept_deadline:?}"),
+        Action::BeginStop => "BeginStop".into(),
         Action::Explain(death) => format!("{:?} {}", death.life, death.worker.pid),
         Action::Say(notice) => {
             let debug = format!("{notice:?}");
@@ -195,7 +195,7 @@ fn a_start_ends_with_3_when_every_slot_failed_three_times() {
     history.exits(101, 9).deadline(800).spawned(1, 105).exits(105, 9).deadline(1000).actions.clear();
     history.spawn_failed(1);
     let said = history.actions[1].clone();
-    history.expect(["NotForked", "StartFailed", "BeginStop 1s", "Kill 104"]);
+    history.expect(["NotForked", "StartFailed", "BeginStop", "Kill 104"]);
     history.killed(104, 9).expect(["CutOff 104", "Stopped", "Exit 3"]).expect_idle();
     let Action::Say(notice) = said else { panic!("{said:?}") };
     assert!(notice.to_string().contains("worker=1 could not be forked: fork: out of memory"), "{notice}");
@@ -205,7 +205,7 @@ fn a_start_ends_with_3_when_every_slot_failed_three_times() {
 fn a_start_ends_with_3_when_nobody_is_ready_in_time() {
     let mut history = History::new(pool(2));
     history.start().at(5).spawned(0, 100).spawned(1, 101).expect(["Spawn 0", "Spawn 1"]);
-    history.deadline(60_000).expect(["StartFailed", "BeginStop 60s", "Kill 100", "Kill 101"]);
+    history.deadline(60_000).expect(["StartFailed", "BeginStop", "Kill 100", "Kill 101"]);
     history.signal(Int).expect(["AlreadyStopping"]);
     history.at(60_001).killed(101, 9).killed(100, 9).expect(["CutOff 101", "CutOff 100", "Stopped", "Exit 3"]);
 }
@@ -237,7 +237,7 @@ fn repeated_deaths_are_logged_as_a_count() {
 #[test]
 fn term_drains_and_ends_with_0() {
     let mut history = History::running(pool(2));
-    history.at(1000).signal(Term).expect(["Stopping", "BeginStop 1.2s", "Term 100", "Term 101"]);
+    history.at(1000).signal(Term).expect(["Stopping", "BeginStop", "Term 100", "Term 101"]);
     history.at(1500).exits(100, 0).expect(["Draining 100"]);
     history.at(1600).exits(101, 0);
     let report = Report { left: 2, took: ms(600), ..Report::default() };
@@ -248,8 +248,8 @@ fn term_drains_and_ends_with_0() {
 #[test]
 fn quit_and_the_first_int_stop_like_term() {
     for signal in [Quit, Int] {
-        let mut history = History::running(Plan { drain_delay: ms(3000), ..pool(1) });
-        history.signal(signal).expect(["Stopping", "BeginStop 3s", "Term 100"]);
+        let mut history = History::running(Plan { accept_window: ms(3000), ..pool(1) });
+        history.signal(signal).expect(["Stopping", "BeginStop", "Term 100"]);
         history.exits(100, 0).expect(["Draining 100", "Stopped", "Exit 0"]);
     }
 }
@@ -269,7 +269,7 @@ fn what_is_not_done_in_time_is_cut_off() {
 #[test]
 fn a_second_term_or_quit_changes_nothing() {
     let mut history = History::running(pool(1));
-    history.signal(Term).expect(["Stopping", "BeginStop 200ms", "Term 100"]);
+    history.signal(Term).expect(["Stopping", "BeginStop", "Term 100"]);
     history.at(100).signal(Term).signal(Quit).expect(["AlreadyStopping", "AlreadyStopping"]);
     history.deadline(10_200).expect(["Kill 100"]);
 }
@@ -277,7 +277,7 @@ fn a_second_term_or_quit_changes_nothing() {
 #[test]
 fn a_second_int_kills_at_once() {
     let mut history = History::running(pool(2));
-    history.signal(Int).expect(["Stopping", "BeginStop 200ms", "Term 100", "Term 101"]);
+    history.signal(Int).expect(["Stopping", "BeginStop", "Term 100", "Term 101"]);
     history.at(50).exits(100, 0).signal(Int).expect(["Draining 100", "StoppingAtOnce", "Kill 101"]);
     history.signal(Int).expect(["AlreadyStopping"]);
     history.at(51).killed(101, 9).expect(["CutOff 101", "Stopped", "Exit 0"]);
@@ -286,7 +286,7 @@ fn a_second_int_kills_at_once() {
 #[test]
 fn after_term_the_first_int_warns_and_the_second_kills() {
     let mut history = History::running(pool(1));
-    history.signal(Term).expect(["Stopping", "BeginStop 200ms", "Term 100"]);
+    history.signal(Term).expect(["Stopping", "BeginStop", "Term 100"]);
     history.signal(Int).expect(["InterruptAgain"]).signal(Int).expect(["StoppingAtOnce", "Kill 100"]);
 }
 
@@ -294,7 +294,7 @@ fn after_term_the_first_int_warns_and_the_second_kills() {
 fn the_dead_are_not_replaced_while_stopping() {
     let mut history = History::running(pool(2));
     history.at(10).killed(100, 9).expect(["Serving 100"]);
-    history.at(20).signal(Term).expect(["Stopping", "BeginStop 220ms", "Term 101"]);
+    history.at(20).signal(Term).expect(["Stopping", "BeginStop", "Term 101"]);
     history.at(200).input(Input::Deadline).killed(101, 9).expect(["Draining 101", "Stopped", "Exit 0"]);
 }
 
@@ -319,11 +319,11 @@ fn a_fork_that_races_with_a_stop_is_dismissed_too() {
 fn a_signal_stops_a_start_as_well() {
     let mut history = History::new(pool(1));
     history.start().spawned(0, 100).expect(["Spawn 0"]);
-    history.at(10).signal(Term).expect(["Stopping", "BeginStop 210ms", "Term 100"]);
+    history.at(10).signal(Term).expect(["Stopping", "BeginStop", "Term 100"]);
     history.at(500).exits(100, 1).expect(["Draining 100", "Stopped", "Exit 0"]);
 
     let mut history = History::new(pool(1));
-    history.signal(Term).expect(["Stopping", "BeginStop 200ms", "Stopped", "Exit 0"]);
+    history.signal(Term).expect(["Stopping", "BeginStop", "Stopped", "Exit 0"]);
     history.start().expect_idle();
 }
 

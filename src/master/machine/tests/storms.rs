@@ -46,7 +46,7 @@ fn weather(seed: u64, tell: bool) {
         world.all_serve();
         world.input(Input::Signal(Term));
     }
-    world.run_for(world.plan.drain_delay.max(ms(200)) + world.plan.graceful_timeout + REAP_TIMEOUT + ms(1000));
+    world.run_for(world.plan.accept_window + world.plan.graceful_timeout + REAP_TIMEOUT + ms(1000));
     world.ended();
 }
 
@@ -109,7 +109,7 @@ impl World {
             respawn_delay_max: ms(random.below(20_000)),
             start_timeout: ms(1000 + random.below(30_000)),
             graceful_timeout: ms(random.below(20_000)),
-            drain_delay: ms(random.below(2000)),
+            accept_window: ms(200 + random.below(2000)),
             on_terminal: random.one_in(4),
         };
         Self {
@@ -310,7 +310,7 @@ impl World {
                 spawns.push(slot);
             }
             Action::Signal { pid, signal } => self.told(pid, signal),
-            Action::BeginStop { .. } => {
+            Action::BeginStop => {
                 assert!(!self.began_stop, "a stop begins once");
                 self.began_stop = true;
             }
