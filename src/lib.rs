@@ -36,6 +36,9 @@ mod site;
 mod sys;
 mod worker;
 
+pub use bytes;
+pub use http;
+
 pub use board::Identity;
 pub use cli::{cli_main, serve_app};
 pub use site::{Body, Client, Exchange, Handler, Request, RequestBody, Responder, Response, Trailers, quick};

@@ -19,7 +19,7 @@ fn a_site_that_cannot_be_built_ends_the_start_with_3_and_the_reason() {
     server.wait_for_log("cannot build the site: the database is asleep");
     let end = server.wait_for_log("cannot start: every worker failed 3x before it was ready");
     assert!(end.contains("exit code 1"), "{end}");
-    assert!(server.log().contains("its last words: cannot build the site: the database is asleep"));
+    assert!(server.log().contains("its reason: cannot build the site: the database is asleep"));
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_site_that_panics_ends_the_start_with_3_and_the_message() {
     let mut server = failing("panic").spawn();
     assert_eq!(server.exit_code(), 3);
     let death = server.wait_for_log("died before it was ready: exit code 101");
-    assert!(death.contains("its last words: panic at") && death.contains("no such table"), "{death}");
+    assert!(death.contains("its reason: panic at") && death.contains("no such table"), "{death}");
 }
 
 #[test]

@@ -112,7 +112,11 @@ pub(super) fn settle(matches: &ArgMatches) -> Result<(Config, Vec<String>), CliE
 
 /// What could not even be read is added to `unread`.
 fn read_sources(matches: &ArgMatches, unread: &mut Vec<Mistake>) -> Sources {
-    let current_folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let current_folder = std::env::current_dir().unwrap_or_else(|cause| {
+        let wrong = Wrong::new(format!("cannot be found: {cause}"), "change to a folder that exists, and start again");
+        unread.push(Mistake::new(Origin::Argument, "the current folder", wrong));
+        PathBuf::new()
+    });
     let file = matches.get_one::<PathBuf>(CONFIG);
     let flags = options().filter_map(|row| {
         let text = matches.get_one::<String>(row.name)?;

@@ -31,7 +31,7 @@ fn report(config: &Config, notes: &[String]) -> String {
     for note in notes {
         let _ = writeln!(text, "note: {note}");
     }
-    text + "\nfine: `regrow serve` accepts this\n"
+    text + "\nfine: `regrow serve` accepts this (whether the address is free shows when it starts)\n"
 }
 
 /// Who answers, where, and with what.

@@ -71,6 +71,7 @@ const HEADER: &str = "\
 #   regrow serve -c FILE    runs it
 #
 # What is commented out shows its default. A line that begins with # or ; is a comment.
+# localhost is reached from this machine only: say socketHost = 0.0.0.0 unless another server stands in front.
 # TIME takes ms, s, m or h; SIZE takes bytes, or k, m or g. Relative paths are relative to this file.
 ";
 

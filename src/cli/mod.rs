@@ -19,6 +19,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub use serve::serve_app;
 
 /// Runs the command that the arguments of the process ask for.
+#[doc(hidden)]
 pub fn cli_main() -> ExitCode {
     run(std::env::args_os()).finish()
 }

@@ -32,7 +32,10 @@ pub(super) fn run(matches: &ArgMatches) -> CliExit {
 /// Runs an application: a master and workers that answer with the handler that `site` builds in each worker, after the
 /// fork. The options of `regrow serve` are taken from the command line, the environment and `-c FILE`.
 ///
-/// Returns when the server has stopped; the exit code says how.
+/// Returns when the server has stopped: 0 done, 1 failure while running, 2 usage or configuration, 3 the workers could
+/// not boot. Where `site` fails or panics, the worker is started again, later and later; when that has happened to every
+/// worker three times before any became ready, the server gives up. The process must not have started threads: a forked
+/// worker would lack them.
 pub fn serve_app<H, F>(site: F) -> ExitCode
 where
     H: Handler,

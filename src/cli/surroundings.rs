@@ -44,7 +44,9 @@ fn mistakes(config: &Config) -> Vec<Mistake> {
         LogTarget::File(path) => of_setting(name, &path.display(), target, writable_log(path)),
         LogTarget::Stdout | LogTarget::Stderr | LogTarget::Off => None,
     });
-    folders.chain(listener).chain(logs).collect()
+    let port = privileged_port(config, &Privileges::of_this_process());
+    let port = port.and_then(|wrong| of_setting("socketPort", &*server.socket_port, &server.socket_port, Err(wrong)));
+    folders.chain(listener).chain(port).chain(logs).collect()
 }
 
 fn of_setting<T>(name: &str, text: &dyn ToString, setting: &Setting<T>, judged: Result<(), Wrong>) -> Option<Mistake> {
@@ -118,7 +120,6 @@ fn notes(config: &Config) -> Vec<String> {
         development(config),
         small_queue(config),
         capped_queue(config, somaxconn()),
-        privileged_port(config, &Privileges::of_this_process()),
         few_descriptors(config, sys::limits::most_descriptors().ok()),
         unused_host(config),
     ];
@@ -189,15 +190,13 @@ fn may_bind(status: &str) -> Option<bool> {
     Some(set & CAP_NET_BIND_SERVICE != 0)
 }
 
-fn privileged_port(config: &Config, privileges: &Privileges) -> Option<String> {
+fn privileged_port(config: &Config, privileges: &Privileges) -> Option<Wrong> {
     let port = u32::from(*config.server.socket_port);
     let reserved = port != 0 && port < privileges.first_free_port && config.server.socket_file.is_none();
     (reserved && !privileges.may_bind_any).then(|| {
-        format!(
-            "socketPort = {port} needs a privilege that this user lacks; start as root, grant \
-             CAP_NET_BIND_SERVICE, or say {} or more",
-            privileges.first_free_port
-        )
+        let remedy =
+            format!("say {} or more, grant CAP_NET_BIND_SERVICE, or start as root", privileges.first_free_port);
+        Wrong::new("needs a privilege that this user lacks", remedy)
     })
 }
 

@@ -55,8 +55,8 @@ fn bind_cause(address: SocketAddr, cause: &io::Error) -> String {
              another socketPort"
         ),
         io::ErrorKind::PermissionDenied if port < 1024 => format!(
-            "permission denied: ports below 1024 are for root; start as root, give the program \
-             CAP_NET_BIND_SERVICE, or choose a socketPort from 1024 (8080, say) instead of {port}"
+            "permission denied: ports below 1024 are for root; choose a socketPort from 1024 (8080, say) instead of {port}, \
+             give the program CAP_NET_BIND_SERVICE (setcap, or AmbientCapabilities of systemd), or start as root"
         ),
         io::ErrorKind::AddrNotAvailable => {
             format!("{} is not an address of this machine; correct socketHost", address.ip())

@@ -109,7 +109,7 @@ impl AccessLog {
             return None;
         }
         self.reported = self.sink.lost();
-        self.next_report = now + LOSS_INTERVAL;
+        self.next_report = now.saturating_add(LOSS_INTERVAL);
         Some(lost)
     }
 }

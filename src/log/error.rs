@@ -16,10 +16,15 @@ use env_logger::{Builder, Logger, Target};
 
 use super::sink::Sink;
 use super::stamp::iso_stamp;
+use super::volume::Volume;
 use super::{LINE_MAX, can_forge};
+use crate::sys;
 
 /// What every line says of the process. Nobody holds it over the fork of a worker: the master has one thread.
 static IDENTITY: Mutex<String> = Mutex::new(String::new());
+
+/// What this process has said lately, where that is limited.
+static VOLUME: Mutex<Option<Volume>> = Mutex::new(None);
 
 /// Sends all `log` records of this process and of those it forks to `sink`, down to `level`; the environment variable
 /// `RUST_LOG` may refine that (`regrow::h1=debug`).
@@ -37,6 +42,23 @@ pub(crate) fn init(sink: Sink, level: LevelFilter) -> Result<(), SetLoggerError>
 pub(crate) fn set_identity(identity: impl Display) {
     let identity = identity.to_string();
     *IDENTITY.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+}
+
+/// From now on each place in the code that complains is limited in how much it may say: a worker's clients can make it
+/// complain as often as they like. The master counts failures by itself.
+pub(crate) fn limit_volume() {
+    *VOLUME.lock().unwrap_or_else(PoisonError::into_inner) = Some(Volume::default());
+}
+
+/// Whether a record is to be written, and how many of its kind were withheld before it.
+fn admit(record: &Record<'_>) -> Option<u64> {
+    let mut volume = VOLUME.lock().unwrap_or_else(PoisonError::into_inner);
+    match (volume.as_mut(), record.file_static(), record.line()) {
+        (Some(volume), Some(file), Some(line)) if record.level() <= Level::Warn => {
+            volume.admit(sys::clock::monotonic(), (file, line))
+        }
+        _ => Some(0),
+    }
 }
 
 /// Makes every panic one error line, with its place and thread, and passes the same text to `note`.
@@ -68,7 +90,16 @@ fn logger(sink: Sink, level: LevelFilter, refinement: Option<&str>) -> Logger {
     if let Some(directives) = refinement {
         builder.parse_filters(directives);
     }
-    builder.format(|out, record: &Record<'_>| out.write_all(&format_line(record.level(), *record.args())));
+    builder.format(|out, record: &Record<'_>| {
+        match admit(record) {
+            None => return Ok(()),
+            Some(0) => {}
+            Some(n) => {
+                out.write_all(&format_line(record.level(), format_args!("{n} lines like the next were withheld")))?;
+            }
+        }
+        out.write_all(&format_line(record.level(), *record.args()))
+    });
     builder.target(Target::Pipe(Box::new(Lines { sink, reported: 0 })));
     builder.build()
 }

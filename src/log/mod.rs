@@ -7,6 +7,7 @@ pub(crate) mod access;
 pub(crate) mod error;
 pub(crate) mod sink;
 pub(crate) mod stamp;
+mod volume;
 
 /// No line is longer, its newline included: pipes take up to `PIPE_BUF` bytes in one piece (pipe(7)).
 pub(crate) const LINE_MAX: usize = 4096;

@@ -215,7 +215,7 @@ impl fmt::Display for Circumstances<'_> {
             write!(f, "; its reason: {words}")?;
         }
         match (record.last_request(), record.running()) {
-            (None, _) => write!(f, "; it had no request yet"),
+            (None, _) => Ok(()),
             (Some(request), 0) => write!(f, "; its last request, which it had answered: {request}"),
             (Some(request), running) => write!(f, "; {running} requests were cut off, the last of them: {request}"),
         }

@@ -79,6 +79,8 @@ pub(super) struct Flight {
     pub phase: Phase,
     /// Received and not yet consumed.
     pub input: Vec<u8>,
+    /// When the last head was complete.
+    pub began: Duration,
     /// Of the request whose body arrives.
     pub head: Option<Head>,
     pub body: Stored,
@@ -170,6 +172,13 @@ pub(super) struct Underway {
     pub started: Duration,
     pub status: StatusCode,
     pub body_bytes: u64,
+}
+
+impl Underway {
+    /// Method and target, for the error log, which escapes what could forge a line.
+    pub fn shown(&self) -> String {
+        format!("{} {}", self.method, String::from_utf8_lossy(&self.target))
+    }
 }
 
 /// Buffers above this are not kept for the next flight.

@@ -22,6 +22,9 @@ use crate::sys;
 const TURN_BYTES: usize = 1 << 20;
 const TURN_TIME: Duration = Duration::from_millis(1);
 
+/// How many events of a request are taken between two looks at the clock.
+const EVENTS_PER_LOOK: u32 = 64;
+
 /// What the connection waits for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -46,6 +49,7 @@ pub(super) struct Drive<'a> {
     /// Of this turn; nothing when it is over.
     pub left_bytes: usize,
     over_at: Option<Duration>,
+    events: u32,
     /// Something was received or sent in this turn.
     pub progress: bool,
     /// A response became whole in this turn.
@@ -56,7 +60,7 @@ impl<'a> Drive<'a> {
     pub fn new(index: usize, connection: &'a mut Connection, env: &'a mut Env) -> Self {
         let flight = connection.flight.take().unwrap_or_else(|| env.take_flight());
         let left_bytes = TURN_BYTES;
-        Self { index, connection, flight, env, left_bytes, over_at: None, progress: false, answered: false }
+        Self { index, connection, flight, env, left_bytes, over_at: None, events: 0, progress: false, answered: false }
     }
 
     /// A handler or a stream is about to run: the turn ends when they have had their time.
@@ -183,12 +187,19 @@ impl<'a> Drive<'a> {
                 }
             };
             used += n;
+            self.events += 1;
+            if self.events % EVENTS_PER_LOOK == 0 {
+                self.spend_time();
+            }
             match event {
                 Event::NeedMore => {
                     self.ask_for_more();
                     return (used, true);
                 }
-                Event::Head(head) => self.flight.head = Some(head),
+                Event::Head(head) => {
+                    self.flight.began = self.env.now;
+                    self.flight.head = Some(head);
+                }
                 Event::Data(range) => self.keep(&input[range]),
                 Event::End { trailers } => self.dispatch(trailers),
             }
@@ -262,7 +273,7 @@ impl<'a> Drive<'a> {
             user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
             keep_alive: head.keep_alive,
             may_block: false,
-            started: self.env.now,
+            started: self.flight.began,
             status: client_gone(),
             body_bytes: 0,
         }

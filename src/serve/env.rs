@@ -152,7 +152,7 @@ impl Env {
         }
     }
 
-    pub fn flush_log(&mut self) {
+    fn flush_log(&mut self) {
         self.log_deadline = None;
         self.access.flush(self.now);
     }

@@ -1,14 +1,12 @@
 //! Runs what may block beside the loop: one handler thread, made when it is first needed. Knows no connection.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use bytes::Bytes;
 use http::StatusCode;
 
-use crate::site::{BodyStream, Delivery, Exchange, ExchangeKey, Handler, Outbox, Request, pages};
+use crate::site::{BodyStream, Delivery, Exchange, ExchangeKey, Handler, Outbox, Request, guard, pages};
 
 /// What may block.
 #[allow(clippy::large_enum_variant)] // most jobs are the large one
@@ -55,7 +53,10 @@ impl Executor {
         match refused {
             None => self.unfinished += 1,
             Some(Job::Handle(exchange)) => exchange.respond(pages::page(StatusCode::SERVICE_UNAVAILABLE)),
-            Some(Job::Pull(key, stream)) => self.outbox.post(Delivery::Chunk(key, stream, Some(Err(gone())))),
+            Some(Job::Pull(key, stream)) => {
+                let error = io::Error::other("there is no handler thread");
+                self.outbox.post(Delivery::Chunk(key, stream, Some(Err(error))));
+            }
         }
     }
 
@@ -85,7 +86,7 @@ fn work(jobs: &mpsc::Receiver<Job>, handler: &dyn Handler, outbox: &Outbox) {
         match job {
             Job::Handle(exchange) => handle(handler, exchange),
             Job::Pull(key, mut stream) => {
-                let chunk = next_chunk(&mut stream);
+                let chunk = stream.next_chunk();
                 outbox.post(Delivery::Chunk(key, stream, chunk));
             }
         }
@@ -95,19 +96,10 @@ fn work(jobs: &mpsc::Receiver<Job>, handler: &dyn Handler, outbox: &Outbox) {
 
 /// Asks the handler whether it may block. One that panics over the question may do anything.
 pub(super) fn may_block(handler: &dyn Handler, request: &Request) -> bool {
-    catch_unwind(AssertUnwindSafe(|| handler.may_block(request))).unwrap_or(true)
+    guard(|| handler.may_block(request)).unwrap_or(true)
 }
 
-/// Lets the handler answer. A panic is reported by the panic hook, and drops the exchange, which answers 500.
+/// Lets the handler answer. A panic drops the exchange, which answers 500.
 pub(super) fn handle(handler: &dyn Handler, exchange: Exchange) {
-    let _ = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange)));
-}
-
-/// Makes the next chunk; a panic is an error of the stream.
-pub(super) fn next_chunk(stream: &mut BodyStream) -> Option<io::Result<Bytes>> {
-    catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or_else(|_| Some(Err(gone())))
-}
-
-fn gone() -> io::Error {
-    io::Error::other("the stream cannot go on")
+    guard(|| handler.handle(exchange));
 }

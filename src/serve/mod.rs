@@ -183,9 +183,9 @@ impl Loop {
         }
     }
 
-    /// Writes what is left to be written of the log.
-    pub fn flush_log(&mut self) {
-        self.env.flush_log();
+    /// Writes what is left to be written of the log, and tells what was lost: this is the end.
+    pub fn close_log(&mut self) {
+        self.env.access.flush(Duration::MAX);
     }
 
     fn is_finished(&self) -> bool {

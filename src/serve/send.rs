@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::AsFd;
 
 use bytes::{Buf, Bytes};
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 
 use super::connection::{Ending, Phase, Source, Stream};
 use super::drive::Drive;
-use super::executor::{self, Job};
+use super::executor::Job;
 use crate::h1::{self, Plan, Transfer};
-use crate::site::{BodyStream, ExchangeKey, Payload, Response};
+use crate::site::{BodyStream, ExchangeKey, Payload, Response, pages};
 use crate::sys;
 
 /// Bodies up to here are copied behind their head, to leave in one call with it and with the answers before and
@@ -31,19 +31,14 @@ pub(super) enum Sent {
 
 impl Drive<'_> {
     /// Begins the response to the request that is under way.
-    pub fn respond(&mut self, response: Response) {
+    pub fn respond(&mut self, mut response: Response) {
         let Some(underway) = &mut self.flight.underway else { return };
-        let (mut parts, body) = response.into_parts();
-        let may_keep = underway.keep_alive && self.env.keep_alive && !self.env.draining;
-        if parts.status.is_informational() {
-            log::error!(
-                "{} {:?} was answered with {}, which is no answer",
-                underway.method,
-                underway.target,
-                parts.status
-            );
-            parts.status = http::StatusCode::INTERNAL_SERVER_ERROR;
+        if response.status().is_informational() {
+            log::error!("{}: answered with {}, which is no answer; sending 500", underway.shown(), response.status());
+            response = pages::page(StatusCode::INTERNAL_SERVER_ERROR);
         }
+        let (parts, body) = response.into_parts();
+        let may_keep = underway.keep_alive && self.env.keep_alive && !self.env.draining;
         underway.status = parts.status;
         let plan = h1::plan(&underway.method, underway.version, parts.status, &parts.headers, body.len(), may_keep);
         let date = self.env.dates.http_date(self.env.wall);
@@ -119,7 +114,7 @@ impl Drive<'_> {
     /// The response cannot be completed: the client must notice.
     fn break_off(&mut self, why: &dyn std::fmt::Display) {
         if let Some(underway) = &self.flight.underway {
-            log::error!("{} {:?}: the response was cut off: {why}", underway.method, underway.target);
+            log::error!("{}: the response was cut off: {why}", underway.shown());
         }
         self.flight.ending = Ending::Reset;
         self.flight.source = Source::Nothing;
@@ -217,7 +212,7 @@ impl Drive<'_> {
             self.env.executor.run(Job::Pull(key, chunks));
         } else {
             self.spend_time();
-            let chunk = executor::next_chunk(&mut chunks);
+            let chunk = chunks.next_chunk();
             self.take_chunk(chunks, chunk);
         }
     }

@@ -2,7 +2,7 @@
 //! an unlinked temporary file.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, BufWriter, Seek, Write};
 
 use bytes::Bytes;
 
@@ -11,6 +11,9 @@ use crate::site::RequestBody;
 /// What all bodies of a loop that are not yet answered may hold together.
 const MAX_MEMORY: usize = 64 << 20;
 const MAX_DISK: u64 = 1 << 30;
+
+/// What is gathered before it is written to a file: a client may send its body in chunks of one byte.
+const FILE_BUFFER: usize = 64 << 10;
 
 /// What the bodies of a loop hold together.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ impl Budget {
 #[derive(Debug, Default)]
 pub(super) struct Stored {
     memory: Vec<u8>,
-    file: Option<File>,
+    file: Option<BufWriter<File>>,
     /// What it holds of the budget.
     held: Held,
 }
@@ -72,8 +75,9 @@ impl Stored {
         Ok(())
     }
 
-    fn move_to_file(&mut self, budget: &mut Budget) -> Result<File, Error> {
-        let mut file = tempfile::tempfile().map_err(Error::File)?;
+    fn move_to_file(&mut self, budget: &mut Budget) -> Result<BufWriter<File>, Error> {
+        let file = tempfile::tempfile().map_err(Error::File)?;
+        let mut file = BufWriter::with_capacity(FILE_BUFFER, file);
         write(&mut file, &self.memory, &mut self.held, budget)?;
         budget.held.memory -= std::mem::take(&mut self.held.memory);
         self.memory = Vec::new();
@@ -84,7 +88,8 @@ impl Stored {
     pub fn finish(&mut self) -> io::Result<RequestBody> {
         match self.file.take() {
             None => Ok(Bytes::from(std::mem::take(&mut self.memory)).into()),
-            Some(mut file) => {
+            Some(file) => {
+                let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
                 file.rewind()?;
                 Ok(RequestBody::from_file(file, self.held.disk))
             }
@@ -99,7 +104,7 @@ impl Stored {
     }
 }
 
-fn write(file: &mut File, bytes: &[u8], held: &mut Held, budget: &mut Budget) -> Result<(), Error> {
+fn write(file: &mut BufWriter<File>, bytes: &[u8], held: &mut Held, budget: &mut Budget) -> Result<(), Error> {
     if budget.held.disk + bytes.len() as u64 > budget.max_disk {
         return Err(Error::Full);
     }

@@ -1,8 +1,10 @@
 //! The bodies of requests and responses. Knows nothing of how they travel.
 
+use std::any::Any;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -25,8 +27,35 @@ pub(crate) struct FileRange {
     pub range: Range<u64>,
 }
 
-/// Chunks that are made while the client takes them; an error cuts the connection.
-pub(crate) type BodyStream = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
+/// Chunks that are made while the client takes them; an error cuts the connection. What it is made of is the handler's:
+/// a panic of it is caught, also when it is dropped.
+pub(crate) struct BodyStream(Option<Box<dyn Iterator<Item = io::Result<Bytes>> + Send>>);
+
+impl BodyStream {
+    /// The next chunk; a panic is an error of the stream.
+    pub fn next_chunk(&mut self) -> Option<io::Result<Bytes>> {
+        let chunks = self.0.as_mut()?;
+        guard(|| chunks.next()).unwrap_or_else(|| Some(Err(io::Error::other("it panicked"))))
+    }
+}
+
+impl Drop for BodyStream {
+    fn drop(&mut self) {
+        guard(|| self.0.take());
+    }
+}
+
+/// Runs code of the site; `None` when it panicked, which the panic hook has reported.
+pub(crate) fn guard<T>(code: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(forget).ok()
+}
+
+/// What a panic carries is the site's too, and may panic again when it is dropped; a text does not.
+fn forget(payload: Box<dyn Any + Send>) {
+    if !payload.is::<String>() && !payload.is::<&str>() {
+        std::mem::forget(payload);
+    }
+}
 
 impl Body {
     /// No bytes.
@@ -51,7 +80,7 @@ impl Body {
     where
         S: Iterator<Item = io::Result<Bytes>> + Send + 'static,
     {
-        Self(Payload::Stream(Box::new(chunks)))
+        Self(Payload::Stream(BodyStream(Some(Box::new(chunks)))))
     }
 
     /// Its length in bytes; `None` for a stream.

@@ -48,7 +48,7 @@ impl Exchange {
     }
 }
 
-/// The duty to answer a request whose [`Exchange`] was taken apart.
+/// The duty to answer a request whose [`Exchange`] was taken apart. Dropped without an answer it answers 500.
 #[derive(Debug)]
 pub struct Responder {
     client: Client,
@@ -68,8 +68,10 @@ impl Responder {
         self.deliver(response);
     }
 
-    fn deliver(&mut self, response: Response) {
+    fn deliver(&mut self, mut response: Response) {
         self.answered = true;
+        // Whatever a handler keeps there is of its own making, and not to be dropped in the loop.
+        response.extensions_mut().clear();
         self.outbox.post(Delivery::Response(self.key, response));
     }
 }
@@ -77,6 +79,9 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if !self.answered {
+            if !std::thread::panicking() {
+                log::error!("an exchange with {} was dropped without an answer; sending 500", self.client);
+            }
             self.deliver(pages::page(StatusCode::INTERNAL_SERVER_ERROR));
         }
     }

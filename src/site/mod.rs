@@ -11,7 +11,7 @@ pub(crate) mod testing;
 pub(crate) mod welcome;
 
 pub use body::{Body, RequestBody, Trailers};
-pub(crate) use body::{BodyStream, FileRange, Payload};
+pub(crate) use body::{BodyStream, FileRange, Payload, guard};
 pub use exchange::{Client, Exchange, Responder};
 pub(crate) use exchange::{Delivery, ExchangeKey, Outbox};
 
@@ -19,11 +19,43 @@ pub(crate) use exchange::{Delivery, ExchangeKey, Outbox};
 pub type Request = http::Request<RequestBody>;
 
 /// A response; its body is bytes, a range of a file, or a stream.
+///
+/// [`http::Response::builder`] makes one with a status and fields; the alias itself has `new` and `from_parts` only:
+///
+/// ```
+/// use regrow::{Body, Response, http};
+///
+/// fn gone() -> Result<Response, http::Error> {
+///     http::Response::builder().status(410).header("content-type", "text/plain").body(Body::from("Gone.\n"))
+/// }
+/// # assert_eq!(gone().unwrap().status(), 410);
+/// ```
+///
+/// The fields that belong to the connection are Regrow's: `Connection`, `Transfer-Encoding` and the like are left out,
+/// `Content-Length` is that of the body, and `Date` is added. No `Content-Type` is. A 1xx is no answer and becomes a 500.
 pub type Response = http::Response<Body>;
 
 /// Answers requests.
 ///
-/// One handler serves all requests of a worker. A plain `Fn(Request) -> Response` is a handler that may block;
+/// One handler serves all requests of a worker. It may answer later, from a thread of its own:
+///
+/// ```
+/// use regrow::{Exchange, Handler, Response};
+///
+/// struct Slow;
+///
+/// impl Handler for Slow {
+///     fn handle(&self, exchange: Exchange) {
+///         std::thread::spawn(move || exchange.respond(Response::new("At last.\n".into())));
+///     }
+///
+///     fn may_block(&self, _: &regrow::Request) -> bool {
+///         false // starting a thread is quick
+///     }
+/// }
+/// ```
+///
+/// When the server stops, what is not answered within `gracefulTimeout` is cut off. A plain `Fn(Request) -> Response` is a handler that may block;
 /// [`quick`] makes one that does not.
 pub trait Handler: Send + Sync + 'static {
     /// Takes the exchange and answers it, now or later, from this thread or another.
@@ -32,8 +64,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Whether answering this request may take long: sleep, wait for a lock, a disk, a database or another
     /// server, or compute for more than about a millisecond.
     ///
-    /// One that may block runs on the worker's handler thread, one that does not runs in the connection loop
-    /// itself, which saves a change of threads and must not be held up.
+    /// One that may block runs on the worker's handler thread, of which there is one: such requests of a worker are
+    /// handled one after the other. One that does not runs in the connection loop itself, which saves a change of
+    /// threads and must not be held up: nobody else is served meanwhile.
     fn may_block(&self, _request: &Request) -> bool {
         true
     }

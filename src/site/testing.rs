@@ -35,7 +35,11 @@ pub(crate) fn body(response: Response) -> Vec<u8> {
             assert_eq!(part.range.start, 0, "only whole files are expected");
             part.file.take(part.range.end).read_to_end(&mut bytes).map(drop).unwrap();
         }
-        Payload::Stream(chunks) => chunks.for_each(|chunk| bytes.extend_from_slice(&chunk.unwrap())),
+        Payload::Stream(mut chunks) => {
+            while let Some(chunk) = chunks.next_chunk() {
+                bytes.extend_from_slice(&chunk.unwrap());
+            }
+        }
     }
     bytes
 }

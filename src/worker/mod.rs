@@ -50,6 +50,7 @@ const FAILED: i32 = 1;
 /// Runs from the fork to the exit code.
 pub(crate) fn run(start: Start<'_>) -> i32 {
     log::error::set_identity(start.identity);
+    log::error::limit_volume();
     let record = start.record;
     log::error::install_panic_hook(move |text| record.set_reason(text));
     match serve(start) {
@@ -92,7 +93,7 @@ fn serve(start: Start<'_>) -> Result<(), String> {
             Err(why) => break Err(format!("the loop cannot go on: {why}")),
         }
     };
-    serving.flush_log();
+    serving.close_log();
     end
 }
 

@@ -131,7 +131,13 @@ impl Folder {
         if let Some(found) = self.recent.find(relative, now) {
             return Ok(Entry::File(found));
         }
-        let opened = self.open_beneath(relative)?;
+        let opened = self.open_beneath(relative).or_else(|failure| match failure.reason {
+            Reason::Exhausted => {
+                self.recent.clear();
+                self.open_beneath(relative)
+            }
+            Reason::Absent | Reason::Special | Reason::Denied | Reason::Contended | Reason::Broken => Err(failure),
+        })?;
         match opened.kind {
             Kind::Directory => Ok(Entry::Directory),
             Kind::Other => Ok(Entry::Other),

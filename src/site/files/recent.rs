@@ -15,8 +15,9 @@ use crate::site::{Body, Response};
 /// How long a file is taken for what it was when it was opened.
 const FRESH_FOR: Duration = Duration::from_millis(500);
 
-/// How many files are kept at most: descriptors, and small files in memory.
+/// How many files of a folder are kept at most, and how many of them as descriptors.
 const MAX_FILES: usize = 256;
+const MAX_DESCRIPTORS: usize = 32;
 
 /// A file that was opened: its head, and its bytes or its descriptor.
 #[derive(Clone, Debug)]
@@ -72,10 +73,17 @@ impl Recent {
     /// Keeps a file that was opened at `now`, if there is room.
     pub(super) fn keep(&self, path: &[u8], now: Duration, found: &Found) {
         let mut files = self.lock();
-        if files.by_path.len() < MAX_FILES {
+        let large = matches!(found.content, Content::File(..));
+        let descriptors = if large { files.descriptors() } else { 0 };
+        if files.by_path.len() < MAX_FILES && descriptors < MAX_DESCRIPTORS {
             let written = found.content.written();
             files.by_path.insert(path.into(), Kept { found: found.clone(), opened: now, written });
         }
+    }
+
+    /// Lets go of all files: descriptors have run out.
+    pub(super) fn clear(&self) {
+        self.lock().by_path.clear();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Files> {
@@ -85,7 +93,11 @@ impl Recent {
 }
 
 impl Files {
-    /// Lets go of what is no longer fresh, so that files which nobody asks for are not held open.
+    fn descriptors(&self) -> usize {
+        self.by_path.values().filter(|kept| matches!(kept.found.content, Content::File(..))).count()
+    }
+
+    /// Lets go of what is no longer fresh, at the next request for the folder.
     fn sweep(&mut self, now: Duration) {
         if now.saturating_sub(self.swept) >= FRESH_FOR {
             self.swept = now;
