@@ -112,3 +112,13 @@ fn help_names_the_commands_and_exits_0() {
         assert!(said.out.contains(command), "{command} is missing in {}", said.out);
     }
 }
+
+#[test]
+fn in_a_folder_that_is_gone_nothing_else_is_served_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!("mkdir gone && cd gone && rmdir \"$PWD\" && exec {} serve .", env!("CARGO_BIN_EXE_regrow"));
+    let said = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    let err = String::from_utf8(said.stderr).unwrap();
+    assert!(err.contains("the current folder"), "{err}");
+}

@@ -74,6 +74,27 @@ fn be_greedy(asked: &[u8]) {
 }
 
 #[test]
+fn a_large_body_in_chunks_of_one_byte_does_not_starve_others() {
+    let server = testbed().args(["--bodyInMemory", "0"]).start();
+    let (address, done) = (server.address(), Arc::new(AtomicBool::new(false)));
+    let mut sender = Client::open(address).stream;
+    sender.write_all(b"POST /quick/body HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let until = Arc::clone(&done);
+    let sends = thread::spawn(move || {
+        let many = b"1\r\nx\r\n".repeat(100_000);
+        let mut rounds = 0;
+        while !until.load(Ordering::SeqCst) && rounds < 100 && sender.write_all(&many).is_ok() {
+            rounds += 1;
+        }
+        rounds
+    });
+    let took = fifty_requests(address);
+    done.store(true, Ordering::SeqCst);
+    assert!(sends.join().unwrap() > 0, "something was sent");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
 fn large_downloads_and_uploads_do_not_starve_others() {
     let server = testbed().args(["--maxBody", "4g"]).start();
     let address = server.address();

@@ -18,9 +18,13 @@ fn a_panic_is_a_500_and_a_line_and_no_lost_worker() {
         let mut client = Client::open(server.address());
         assert_eq!(client.get(target).status, 500, "{target}");
         assert!(client.is_kept(), "{target}");
-        if target.ends_with("panic") {
-            assert!(server.wait_for_log_after(mark, "a mistake of the handler").contains("worker="));
-        }
+        let reason = if target.ends_with("panic") { "a mistake of the handler" } else { "dropped without an answer" };
+        assert!(server.wait_for_log_after(mark, reason).contains("worker="), "{target}");
+    }
+    for target in ["/fragile", "/quick/fragile"] {
+        let mut client = Client::open(server.address());
+        assert_eq!(client.get(target).status, 200, "{target}");
+        assert!(client.is_kept(), "{target}");
     }
     let mut client = Client::open(server.address());
     assert!(client.get("/panic-before").status < 600, "whatever it is, it is an answer");

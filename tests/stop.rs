@@ -55,6 +55,37 @@ fn clients_in_the_queue_are_served_before_the_server_stops() {
 }
 
 #[test]
+fn a_term_to_every_process_resets_nobody_in_the_queue() {
+    for _ in 0..5 {
+        let mut server = faulty().args(["--processPool", "2"]).start();
+        let begun = Instant::now();
+        let mut queued: Vec<_> = (0..20).map(|_| Connection::open(server.address()).unwrap()).collect();
+        // The workers first: they must not take the signal for their own, and leave the queue to nobody.
+        for worker in server.worker_pids() {
+            server.signal(worker, Signal::SIGTERM);
+        }
+        server.tell(Signal::SIGTERM);
+        for connection in &mut queued {
+            connection.ask("/").unwrap();
+            assert_eq!(connection.answer().expect("an answer").status, 200);
+        }
+        drop(queued);
+        assert_eq!(server.exit_code(), 0);
+        assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn workers_that_do_not_serve_yet_end_with_their_master() {
+    let server = faulty().env("FAULTY_START", "hang").args(["--processPool", "2"]).spawn();
+    let workers = wait_until("workers", || Some(server.worker_pids()).filter(|pids| pids.len() == 2));
+    server.tell(Signal::SIGKILL);
+    for worker in workers {
+        wait_until("the end of a worker that hangs", || (!is_alive(worker)).then_some(()));
+    }
+}
+
+#[test]
 fn requests_behind_a_slow_one_are_served_before_the_server_stops() {
     let mut server = faulty().start();
     let mut slow = slow_request(&server, 500);

@@ -41,7 +41,7 @@ impl BodyStream {
 
 impl Drop for BodyStream {
     fn drop(&mut self) {
-        guard(|| self.0.take());
+        guard(|| drop(self.0.take()));
     }
 }
 

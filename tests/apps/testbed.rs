@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
+use std::panic;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,6 +80,7 @@ impl Testbed {
             "field" => field(asked),
             "framing" => framing(),
             "status" => status(asked),
+            "fragile" => Response::new(Body::stream(Fragile)),
             _ => echo(request),
         }
     }
@@ -208,6 +210,23 @@ fn field(asked: &Asked) -> Response {
             response
         }
         (name, value) => text(format!("refused: name {}, value {}", name.is_err(), value.is_err())),
+    }
+}
+
+/// A stream of nothing that cannot even be dropped in peace.
+struct Fragile;
+
+impl Iterator for Fragile {
+    type Item = io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        None
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        panic::panic_any(Box::new(7));
     }
 }
 
