@@ -17,7 +17,7 @@ fn a_site_that_cannot_be_built_ends_the_start_with_3_and_the_reason() {
     let mut server = failing("error").spawn();
     assert_eq!(server.exit_code(), 3);
     server.wait_for_log("cannot build the site: the database is asleep");
-    let end = server.wait_for_log("cannot start: every worker failed 3x before it was ready");
+    let end = server.wait_for_log("cannot start: every worker failed 3 times before it was ready");
     assert!(end.contains("exit code 1"), "{end}");
     assert!(server.log().contains("its reason: cannot build the site: the database is asleep"));
 }

@@ -164,9 +164,23 @@ fn measure(shape: &Shape, text: &str, units: &Units, known: &str) -> Result<u64,
     }
     let number = digits(shape, number)?;
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-        return Err(Wrong::new(format!("no unit {unit:?}"), format!("write {number} with {known}")));
+        return Err(no_such_unit(number, unit, units, known));
     };
     number.checked_mul(*factor).ok_or_else(|| shape.refuse("out of range"))
+}
+
+/// Says what was probably meant by `10 s`, `16MB` or `1.5s`.
+fn no_such_unit(number: u64, unit: &str, units: &Units, known: &str) -> Wrong {
+    if unit.starts_with('.') {
+        return Wrong::new("not a whole number", format!("write it with a smaller unit ({known})"));
+    }
+    let meant = unit.trim_start().to_ascii_lowercase();
+    let near = units.iter().find(|(name, _)| !name.is_empty() && (meant == *name || meant == format!("{name}b")));
+    let remedy = match near {
+        Some((name, _)) => format!("write {number}{name}"),
+        None => format!("write {number} with {known}"),
+    };
+    Wrong::new(format!("no unit {unit:?}"), remedy)
 }
 
 fn show_size(bytes: u64) -> String {

@@ -48,7 +48,13 @@ fn a_size_counts_in_powers_of_1024() {
         assert_eq!(kind.show(&bytes), text);
     }
     refused(&kind, &["", "k", "16mb", "16M", "1.5m", "-1", "16 m", "99999999999999999999g", "18446744073709551615k"]);
-    assert_eq!(said(&kind, "16mb"), Err("no unit \"mb\"; write 16 with k, m, g or bare bytes".into()));
+    assert_eq!(said(&kind, "16mb"), Err("no unit \"mb\"; write 16m".into()));
+    assert_eq!(said(&kind, "16 M"), Err("no unit \" M\"; write 16m".into()));
+    assert_eq!(said(&kind, "16q"), Err("no unit \"q\"; write 16 with k, m, g or bare bytes".into()));
+    assert_eq!(
+        said(&kind, "1.5m"),
+        Err("not a whole number; write it with a smaller unit (k, m, g or bare bytes)".into())
+    );
 }
 
 #[test]

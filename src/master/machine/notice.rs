@@ -192,7 +192,11 @@ impl fmt::Display for Notice {
         match self {
             Self::Ready { worker, serving, wanted } => write!(f, "{worker} ready ({serving} of {wanted} serve)"),
             Self::BackingOff { slot, failures, delay } => {
-                write!(f, "worker={slot} failed {failures}x before it was ready: next attempt in {}", Short(*delay))
+                write!(
+                    f,
+                    "worker={slot} failed {failures} times before it was ready: next attempt in {}",
+                    Short(*delay)
+                )
             }
             Self::NotForked { slot, error, delay } => {
                 let delay = Short(*delay);
@@ -207,7 +211,10 @@ impl fmt::Display for Notice {
                 write!(f, "one worker fewer, worker={slot} finishes and leaves: {wanted} are to serve")
             }
             Self::Retired { workers } => {
-                write!(f, "{workers} workers finish and leave; new connections wait in the queue until TTIN or a stop")
+                write!(
+                    f,
+                    "{workers} workers finish and leave; new connections wait in the queue until TTIN brings workers"
+                )
             }
             Self::AtMost { max_slots } => write!(f, "TTIN ignored: there is no room for more than {max_slots} workers"),
             Self::AtLeast => write!(f, "TTOU ignored: the last worker stays; WINCH retires it, TERM stops the server"),
@@ -245,7 +252,7 @@ impl fmt::Display for Notice {
 fn write_start_failed(f: &mut fmt::Formatter<'_>, why: StartFailed, last: Option<&Failure>) -> fmt::Result {
     match why {
         StartFailed::Exhausted => {
-            write!(f, "cannot start: every worker failed {START_FAILURES}x before it was ready")?;
+            write!(f, "cannot start: every worker failed {START_FAILURES} times before it was ready")?;
         }
         StartFailed::TimedOut { start_timeout } => {
             write!(f, "cannot start: no worker was ready within startTimeout={}", Short(start_timeout))?;
