@@ -1,10 +1,10 @@
 //! What the configuration needs of the machine: folders, names, permissions and limits of the kernel.
 //!
-//! Looks and binds nothing: a server may be running. Mistakes are what `serve` would fail on; notes are what it survives.
+//! Looks, and does not bind what `serve` will: a server may be running. Mistakes are what `serve` would fail on; notes are what it survives.
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process;
@@ -70,11 +70,22 @@ fn readable_folder(path: &Path) -> Result<(), Wrong> {
 
 fn resolvable(host: &str, port: u16) -> Result<(), Wrong> {
     let remedy = "name a host that this machine knows, or one of its addresses";
-    match (host, port).to_socket_addrs().map(|mut found| found.next()) {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(Wrong::new("resolves to no address", remedy)),
-        Err(error) => Err(Wrong::new(format!("does not resolve ({error})"), remedy)),
+    let addresses: Vec<_> = match (host, port).to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => return Err(Wrong::new(format!("does not resolve ({error})"), remedy)),
+    };
+    if addresses.is_empty() {
+        return Err(Wrong::new("resolves to no address", remedy));
     }
+    // Some other port, because a server may be running on this one.
+    let elsewhere = |address: &SocketAddr| match TcpListener::bind((address.ip(), 0)) {
+        Err(error) => error.kind() == io::ErrorKind::AddrNotAvailable,
+        Ok(_) => false,
+    };
+    if addresses.iter().all(elsewhere) {
+        return Err(Wrong::new("is not an address of this machine", remedy));
+    }
+    Ok(())
 }
 
 fn socket_place(path: &Path) -> Result<(), Wrong> {

@@ -57,7 +57,8 @@ fn a_folder_without_permission_is_a_mistake_unless_we_are_root() {
 #[test]
 fn addresses_resolve_and_a_reserved_name_does_not() {
     assert_eq!(resolvable("127.0.0.1", 80), Ok(()));
-    assert_eq!(resolvable("::1", 80), Ok(()));
+    assert_eq!(resolvable("0.0.0.0", 80), Ok(()));
+    assert!(resolvable("192.0.2.1", 80).is_err(), "an address of nobody (RFC 5737)");
     assert!(resolvable("nowhere.invalid", 80).is_err());
 }
 
