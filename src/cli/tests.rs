@@ -82,15 +82,15 @@ fn check_says_where_every_value_comes_from() {
     let file = folder.path().join("site.conf");
     fs::write(&file, "[server]\nprocessPool = 3\nsocketPort = 9000\n[staticContent]\n/a/ = .\n").unwrap();
     let file = file.to_str().unwrap();
-    let exit = regrow(&["check", "-c", file, "--socketHost=::1"]);
+    let exit = regrow(&["check", "-c", file, "--socketHost=127.0.0.2"]);
     assert_eq!((exit.status, &*exit.err), (Status::Done, ""));
-    assert!(exit.out.starts_with("a process pool of 3 workers, on http://[::1]:9000\n"), "{}", exit.out);
+    assert!(exit.out.starts_with("a process pool of 3 workers, on http://127.0.0.2:9000\n"), "{}", exit.out);
     let line = |name: &str| {
         let line = exit.out.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     assert_eq!(line("socketPort"), format!("socketPort = 9000 ({file}:3)"));
-    assert_eq!(line("socketHost"), "socketHost = ::1 (--socketHost)");
+    assert_eq!(line("socketHost"), "socketHost = 127.0.0.2 (--socketHost)");
     assert_eq!(line("maxBody"), "maxBody = 16m (default)");
     assert_eq!(line("/a"), format!("/a = {}/. ({file}:5)", folder.path().display()));
 }
