@@ -194,7 +194,7 @@ impl Record {
         self.set(field::RUNNING, running.saturating_sub(1));
     }
 
-    /// The worker's last words: why it will end.
+    /// Why the worker will end, or what went wrong last.
     pub fn set_reason(&self, words: &str) {
         text::write(&self.words[field::REASON], &[words.as_bytes()]);
     }

@@ -72,7 +72,11 @@ pub(super) struct Effects {
 impl Effects {
     pub fn new(setup: Setup, signals: Signals) -> io::Result<Self> {
         let board = Board::new(setup.max_slots())?;
-        let settings = settings(&setup.config);
+        let descriptors = sys::limits::raise_descriptors().unwrap_or_else(|cause| {
+            log::warn!("cannot raise the limit of open files: {cause}");
+            u64::MAX
+        });
+        let settings = settings(&setup.config, descriptors);
         let reports = pipe::pipe()?;
         let (liveness, liveness_writer) = pipe::pipe()?;
         let liveness_writer = Some(liveness_writer);
@@ -222,17 +226,9 @@ impl fmt::Display for Circumstances<'_> {
     }
 }
 
-/// The loop's settings, within what the machine allows.
-fn settings(config: &Config) -> Settings {
+/// The loop's settings, for workers that may have so many descriptors.
+fn settings(config: &Config, descriptors: u64) -> Settings {
     let limits = &config.limits;
-    let wanted = *limits.max_connections;
-    let max_connections = match sys::limits::raise_descriptors() {
-        Ok(descriptors) => wanted.min(room_for_connections(descriptors)),
-        Err(cause) => {
-            log::warn!("cannot raise the limit of open files: {cause}");
-            wanted
-        }
-    };
     Settings {
         limits: h1::Limits {
             max_uri: *limits.max_uri,
@@ -241,7 +237,7 @@ fn settings(config: &Config) -> Settings {
             max_body: *limits.max_body,
         },
         body_in_memory: *limits.body_in_memory,
-        max_connections,
+        max_connections: (*limits.max_connections).min(room_for_connections(descriptors)),
         header_timeout: *limits.header_timeout,
         body_timeout: *limits.body_timeout,
         write_timeout: *limits.write_timeout,

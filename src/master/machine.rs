@@ -67,7 +67,7 @@ enum Phase {
     Starting { ready_deadline: Duration },
     /// The pool is kept up.
     Running,
-    /// Nothing is forked any more, and all are to leave.
+    /// Nothing is forked any more, and all are to drain.
     Stopping(Stop),
     /// Over: inputs mean nothing.
     Gone,

@@ -50,10 +50,10 @@ impl Loop {
         self.listeners.iter().try_for_each(|listener| sys::epoll::remove(&self.poll, listener.as_fd()))
     }
 
-    /// Takes connections, unless others should; while leaving, until the time is over and the queues are empty.
+    /// Takes connections, unless others should; while draining, until the time is over and the queues are empty.
     pub(super) fn accept(&mut self) {
-        let leaving = self.accept_until.is_some_and(|at| at <= self.env.now);
-        if !self.acceptable && !leaving {
+        let window_is_over = self.accept_until.is_some_and(|at| at <= self.env.now);
+        if !self.acceptable && !window_is_over {
             return;
         }
         self.acceptable = false;
@@ -61,9 +61,9 @@ impl Loop {
         for listener in 0..self.listeners.len() {
             emptied &= self.accept_from(listener);
         }
-        if leaving && emptied {
+        if window_is_over && emptied {
             self.close_listeners();
-        } else if leaving {
+        } else if window_is_over {
             self.accept_until = Some(self.env.now + LOOK_AGAIN);
         }
     }

@@ -40,7 +40,7 @@ pub(super) struct Env {
     pub now: Duration,
     pub wall: SystemTime,
     pub dates: DateCache,
-    /// The worker is leaving: every response is the last of its connection.
+    /// The worker is draining: every response is the last of its connection.
     pub draining: bool,
     pub buffer: Box<[u8]>,
     #[allow(clippy::vec_box)] // they go from here to a connection, which is to stay small

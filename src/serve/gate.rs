@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_full_or_leaving_worker_does_not_listen() {
+    fn a_busy_full_or_draining_worker_does_not_listen() {
         for reason in 0..3 {
             let mut gate = listening();
             let set = |gate: &mut Gate, to| match reason {

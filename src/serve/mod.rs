@@ -1,5 +1,5 @@
 //! The connection loop: one turn waits for events, gives every connection that has something to do its turn,
-//! accepts, and sees to timers. Knows listeners, connections and a handler; not why it is to leave, nor who asked.
+//! accepts, and sees to timers. Knows listeners, connections and a handler; not why it is to drain, nor who asked.
 
 mod accept;
 mod connection;
@@ -33,10 +33,10 @@ use env::Env;
 use gate::Gate;
 use timers::{Timeouts, Timer, Timers};
 
-/// How long a kept connection must be quiet before a leaving worker closes it.
+/// How long a kept connection must be quiet before a draining worker closes it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How soon to look again where no event says when: at a queue that a leaving worker could not empty in one turn, and
+/// How soon to look again where no event says when: at a queue that a draining worker could not empty in one turn, and
 /// for the free sibling that a busy worker leaves the listener to.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -70,7 +70,7 @@ pub(crate) enum Turn {
     Served,
     /// Something that the owner watches has something to say.
     Watched,
-    /// The loop was to leave, and all is done.
+    /// The loop was to drain, and all is done.
     Finished,
 }
 

@@ -196,7 +196,7 @@ impl Drive<'_> {
                 self.note_sent(n);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.connection.writable = false,
-            Err(error) if is_the_clients(&error) => return Sent::Gone,
+            Err(error) if client_is_gone(&error) => return Sent::Gone,
             Err(error) => self.break_off(&error),
         }
         Sent::Done
@@ -269,7 +269,7 @@ impl Drive<'_> {
 }
 
 /// Whether an error of sendfile(2) is about the socket rather than the file.
-fn is_the_clients(error: &io::Error) -> bool {
+fn client_is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::BrokenPipe

@@ -14,7 +14,7 @@ pub(super) enum Timer {
     Write,
     /// The next request of a kept connection.
     KeepAlive,
-    /// The same, while the worker is leaving.
+    /// The same, while the worker is draining.
     Drain,
     /// That the client hears of the end.
     Linger,

@@ -68,7 +68,7 @@ pub(crate) enum Notice {
         /// How many there are to be now.
         wanted: u32,
     },
-    /// All workers are to leave, master and listeners stay.
+    /// All workers are to drain, master and listeners stay.
     Retired {
         /// How many there were to be.
         workers: u32,
