@@ -20,6 +20,7 @@
 //! The first test in `tests.rs` is a whole exchange.
 
 mod body;
+mod coding;
 mod encode;
 mod error;
 mod fields;
@@ -33,6 +34,7 @@ use std::ops::Range;
 
 use http::HeaderMap;
 
+pub(crate) use coding::Coding;
 pub(crate) use encode::{CHUNK_END, CONTINUE, LAST_CHUNK, Plan, Transfer, encode_chunk_head, encode_head, plan};
 pub(crate) use error::Error;
 pub(crate) use head::Head;

@@ -8,6 +8,33 @@ pub(crate) fn by_name(name: &[u8]) -> HeaderValue {
     common(extension).or_else(|| common(&extension.to_ascii_lowercase())).unwrap_or_else(|| rare(extension))
 }
 
+/// Whether files of this type usually get smaller by compressing. Pictures, films and archives are compressed already.
+pub(crate) fn is_compressible(media_type: &HeaderValue) -> bool {
+    let value = media_type.to_str().unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default();
+    essence.starts_with("text/")
+        || essence.ends_with("+json")
+        || essence.ends_with("+xml")
+        || matches!(
+            essence,
+            "application/json"
+                | "application/x-ndjson"
+                | "application/javascript"
+                | "application/xml"
+                | "application/yaml"
+                | "application/toml"
+                | "application/wasm"
+                | "application/rtf"
+                | "application/vnd.apple.mpegurl"
+                | "application/vnd.ms-fontobject"
+                | "font/ttf"
+                | "font/otf"
+                | "image/bmp"
+                | "image/x-icon"
+                | "image/vnd.microsoft.icon"
+        )
+}
+
 /// What follows the last dot of the last segment, unless that dot is its first character.
 fn extension(name: &[u8]) -> Option<&str> {
     let name = name.rsplit(|&byte| byte == b'/').next()?;
@@ -101,6 +128,18 @@ mod tests {
             assert_eq!(by_name(name.as_bytes()), expected, "{name}");
         }
         assert_eq!(by_name(b"odd.\xff"), "application/octet-stream");
+    }
+
+    #[test]
+    fn text_is_compressible_and_pictures_are_not() {
+        for name in
+            ["a.html", "a.css", "a.js", "a.json", "a.svg", "a.wasm", "a.xml", "a.atom", "a.ttf", "a.ico", "a.rs"]
+        {
+            assert!(is_compressible(&by_name(name.as_bytes())), "{name}");
+        }
+        for name in ["a.png", "a.jpg", "a.mp4", "a.woff2", "a.zip", "a.gz", "a.br", "a.pdf", "a", "a.bin"] {
+            assert!(!is_compressible(&by_name(name.as_bytes())), "{name}");
+        }
     }
 
     #[test]
