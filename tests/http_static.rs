@@ -159,12 +159,12 @@ fn other_methods_are_told_which_there_are() {
     for method in ["POST", "PUT", "DELETE", "PATCH", "BREW"] {
         client.send(format!("{method} /index.html HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc"));
         let answer = client.answer();
-        assert_eq!((answer.status, answer.field("allow")), (405, Some("GET, HEAD")), "{method}");
+        assert_eq!((answer.status, answer.field("allow")), (405, Some("GET, HEAD, OPTIONS")), "{method}");
     }
     for target in ["*", "/"] {
         client.send(request("OPTIONS", target));
         let answer = client.answer();
-        assert_eq!((answer.status, answer.field("allow")), (204, Some("GET, HEAD")), "{target}");
+        assert_eq!((answer.status, answer.field("allow")), (204, Some("GET, HEAD, OPTIONS")), "{target}");
     }
     assert_eq!(client.get("/").status, 200);
 }

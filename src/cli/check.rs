@@ -72,7 +72,7 @@ fn static_content(config: &Config) -> Vec<(String, &Origin)> {
     if config.static_content.is_empty() {
         return vec![("/ = the welcome page inside the program".to_owned(), &Origin::Default)];
     }
-    let line = |prefix: &str, folder: &Path| format!("{prefix} = {}", folder.display());
+    let line = |prefix: &str, path: &Path| format!("{prefix} = {}", path.display());
     let all = config.static_content.iter();
-    all.map(|s| (line(&s.prefix, &s.folder), &s.origin)).collect()
+    all.map(|s| (line(&s.prefix, &s.path), &s.origin)).collect()
 }

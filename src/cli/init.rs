@@ -104,7 +104,7 @@ mod tests {
             let config = resolve(sample(cores));
             assert_eq!(config.mode(), Mode::ProcessPool(workers));
             assert_eq!(*config.server.socket_queue_size, 1024);
-            assert_eq!(config.static_content[0].folder, Path::new("/srv/public"));
+            assert_eq!(config.static_content[0].path, Path::new("/srv/public"));
         }
     }
 

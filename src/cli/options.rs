@@ -116,7 +116,7 @@ impl Line {
             section: section.name,
             name: entries.name,
             value: entries.value,
-            accepts: "a folder".to_owned(),
+            accepts: "a folder or a file".to_owned(),
             default: NONE,
             conflicts: Vec::new(),
             change: Change::Reload,

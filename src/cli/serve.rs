@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
+use http::HeaderValue;
 
 use super::{CliExit, Status, arguments};
 use crate::board::Identity;
@@ -13,7 +14,7 @@ use crate::log;
 use crate::log::sink::Sink;
 use crate::master::{self, Setup};
 use crate::site::Handler;
-use crate::site::files::{Folder, Options};
+use crate::site::files::{self, Options, Target};
 use crate::site::routes::Routes;
 use crate::site::welcome::Welcome;
 use crate::sys;
@@ -87,7 +88,7 @@ fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Se
 
 fn announce(config: &Config, listeners: &[Listener], notes: &[String]) {
     let site =
-        config.static_content.iter().map(|content| format!("{} from {}", content.prefix, content.folder.display()));
+        config.static_content.iter().map(|content| format!("{} from {}", content.prefix, content.path.display()));
     let site = site.collect::<Vec<_>>().join(", ");
     let addresses = listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     let version = env!("CARGO_PKG_VERSION");
@@ -111,16 +112,21 @@ fn build_site(config: &Config, identity: &Identity) -> Result<Box<dyn Handler>, 
     if config.static_content.is_empty() {
         return Ok(Box::new(Welcome::new(*identity)));
     }
-    let mut folders = Vec::new();
-    for content in &config.static_content {
-        let options = Options {
-            index: config.files.index.value.clone(),
-            dotfiles: *config.files.dotfiles,
-            follow_symlinks: *config.files.follow_symlinks,
-        };
-        folders.push((content.prefix.clone(), Folder::open(&content.folder, options)?));
-    }
-    Ok(Box::new(Routes::new(folders)))
+    let files = &config.files;
+    let options = Options {
+        index: files.index.value.clone(),
+        listing: *files.listing,
+        dotfiles: *files.dotfiles,
+        follow_symlinks: *files.follow_symlinks,
+        precompressed: *files.precompressed,
+        cache_control: files.cache_control.as_deref().map(HeaderValue::try_from).transpose()?,
+        fallback: files.fallback.value.clone(),
+    };
+    let targets = config.static_content.iter().map(|content| {
+        let target = Target::open(&content.path, options.clone(), config.static_content.len())?;
+        Ok((content.prefix.clone(), target))
+    });
+    Ok(Box::new(Routes::new(targets.collect::<Result<_, files::Error>>()?)))
 }
 
 fn address(config: &Config) -> Address {

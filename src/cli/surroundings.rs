@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process;
 
-use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Setting, Wrong};
+use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Setting, StaticContent, Wrong};
 use crate::serve::OTHER_DESCRIPTORS;
 use crate::sys;
 
@@ -30,9 +30,9 @@ pub(super) fn examine(config: &Config) -> Surroundings {
 fn mistakes(config: &Config) -> Vec<Mistake> {
     let (server, log) = (&config.server, &config.log);
     let folders = config.static_content.iter().filter_map(|entry| {
-        let wrong = readable_folder(&entry.folder).err()?;
-        let folder = entry.folder.display().to_string();
-        Some(Mistake::of_value(entry.origin.clone(), &entry.prefix, &folder, wrong))
+        let wrong = readable(&entry.path, &entry.prefix).err()?;
+        let path = entry.path.display().to_string();
+        Some(Mistake::of_value(entry.origin.clone(), &entry.prefix, &path, wrong))
     });
     let host = || resolvable(&server.socket_host, *server.socket_port);
     let listener = match server.socket_file.as_deref() {
@@ -54,17 +54,20 @@ fn of_setting<T>(name: &str, text: &dyn ToString, setting: &Setting<T>, judged: 
     Some(Mistake::of_value(setting.origin.clone(), name, &text.to_string(), wrong))
 }
 
-fn readable_folder(path: &Path) -> Result<(), Wrong> {
-    let problem = match fs::read_dir(path) {
-        Ok(_) => return Ok(()),
+/// A folder, or a file where that is the target of a prefix of its own; at `/` there is always a folder. What is no
+/// regular file is not opened.
+fn readable(path: &Path, prefix: &str) -> Result<(), Wrong> {
+    let opened = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => fs::read_dir(path).map(drop),
+        Ok(_) if prefix == "/" => return Err(Wrong::new("not a folder", "name the folder that holds it")),
+        Ok(found) if found.is_file() => fs::File::open(path).map(drop),
+        Ok(_) => return Err(Wrong::new("neither a folder nor a file", "name a folder or a file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Wrong::new("no such folder", "create it, or name another"));
+            return Err(Wrong::new("no such folder or file", "create it, or name another"));
         }
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(Wrong::new("not a folder", "name the folder that holds it"));
-        }
-        Err(error) => error.to_string(),
+        Err(error) => Err(error),
     };
+    let Err(problem) = opened else { return Ok(()) };
     Err(Wrong::new(format!("cannot be read ({problem})"), "let this user read and enter it"))
 }
 
@@ -133,6 +136,7 @@ fn notes(config: &Config) -> Vec<String> {
         capped_queue(config, somaxconn()),
         few_descriptors(config, sys::limits::most_descriptors().ok()),
         unused_host(config),
+        missing_fallback(config),
     ];
     found.into_iter().flatten().collect()
 }
@@ -226,6 +230,14 @@ fn unused_host(config: &Config) -> Option<String> {
     let said = server.socket_host.origin != Origin::Default;
     (said && server.socket_file.is_some())
         .then(|| format!("socketHost ({}) is not used: socketFile is", server.socket_host.origin))
+}
+
+/// A fallback that no folder has is never sent.
+fn missing_fallback(config: &Config) -> Option<String> {
+    let fallback = config.files.fallback.as_deref()?;
+    let has_it = |content: &StaticContent| content.path.join(fallback).is_file();
+    let missing = !config.static_content.is_empty() && !config.static_content.iter().any(has_it);
+    missing.then(|| format!("fallback = {fallback} ({}) is in no folder that is served", config.files.fallback.origin))
 }
 
 fn read_number(path: &str) -> Option<u32> {

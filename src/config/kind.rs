@@ -287,6 +287,41 @@ pub(crate) const fn file_names() -> Kind<Vec<String>> {
     }
 }
 
+/// The path of a file within a folder, or none.
+pub(crate) const fn path_within() -> Kind<Option<String>> {
+    Kind {
+        shape: Shape::plain("PATH", "a path within the folder"),
+        read: |shape, text, _| {
+            let is_name = |segment: &str| !matches!(segment, "" | "." | "..");
+            match text {
+                "" => Ok(None),
+                _ if text.starts_with('/') => {
+                    Err(Wrong::new("not a path within the folder", format!("write {}", text.trim_start_matches('/'))))
+                }
+                _ if text.split('/').all(is_name) => Ok(Some(text.to_owned())),
+                _ => Err(shape.refuse("has empty, . or .. segments")),
+            }
+        },
+        show: |path| path.clone().unwrap_or_default(),
+    }
+}
+
+/// The value of a header field (RFC 9110, section 5.5), or none.
+pub(crate) const fn field_value() -> Kind<Option<String>> {
+    Kind {
+        shape: Shape::plain("VALUE", "the value of a header field in ASCII"),
+        read: |shape, text, _| {
+            let is_fine = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+            if is_fine {
+                Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+            } else {
+                Err(shape.refuse("contains what no field can"))
+            }
+        },
+        show: |value| value.clone().unwrap_or_default(),
+    }
+}
+
 /// Where a log goes.
 pub(crate) const fn log_target() -> Kind<LogTarget> {
     Kind {

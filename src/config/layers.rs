@@ -162,7 +162,7 @@ impl Layers {
 
     fn hear_static_content(&mut self, name: &str, value: &str, origin: &Origin, base: &Path) {
         let judged = read_prefix(name).and_then(|prefix| match value {
-            "" => Err(Wrong::new("no folder", format!("write {name} = folder"))),
+            "" => Err(Wrong::new("no folder or file", format!("write {name} = folder"))),
             _ => Ok(prefix),
         });
         let judged = judged.and_then(|prefix| match self.static_content.iter().find(|s| s.prefix == prefix) {
@@ -173,7 +173,7 @@ impl Layers {
         });
         match judged {
             Ok(prefix) => {
-                self.static_content.push(StaticContent { prefix, folder: base.join(value), origin: origin.clone() });
+                self.static_content.push(StaticContent { prefix, path: base.join(value), origin: origin.clone() });
             }
             Err(wrong) => {
                 let mistake = Mistake::of_value(origin.clone(), name, value, wrong);
@@ -187,7 +187,7 @@ impl Layers {
         self.static_content.retain(|s| s.prefix != "/");
         self.static_content.push(StaticContent {
             prefix: "/".to_owned(),
-            folder: folder.to_owned(),
+            path: folder.to_owned(),
             origin: Origin::Argument,
         });
     }

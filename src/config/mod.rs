@@ -99,13 +99,13 @@ pub(crate) enum Mode {
     ProcessPool(u32),
 }
 
-/// A folder and the prefix below which it is served.
+/// A folder and the prefix below which it is served, or a file and the path at which it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StaticContent {
     /// Begins with `/` and does not end with one, save `/` itself. Not percent-encoded.
     pub prefix: String,
-    /// Absolute.
-    pub folder: PathBuf,
+    /// Of the folder or file; absolute.
+    pub path: PathBuf,
     /// Where it was said.
     pub origin: Origin,
 }

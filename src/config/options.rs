@@ -10,8 +10,8 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::kind::{
-    Kind, Shape, access_format, duration, duration_or_zero, file_names, host, level, log_target, number, permissions,
-    pool, size, socket_file, switch,
+    Kind, Shape, access_format, duration, duration_or_zero, field_value, file_names, host, level, log_target, number,
+    path_within, permissions, pool, size, socket_file, switch,
 };
 use super::layers::Layers;
 use super::mistake::Wrong;
@@ -28,8 +28,8 @@ const STATIC_CONTENT: Section = Section {
     rows: &[],
     entries: Some(Entries {
         name: "/url/prefix",
-        value: "FOLDER",
-        help: "A folder of files, served below this prefix; as many as needed, the longest prefix wins",
+        value: "FOLDER|FILE",
+        help: "A folder, served below this prefix, or a file, served there; as many as needed, the longest prefix wins",
     }),
 };
 
@@ -55,10 +55,18 @@ section! {
 
     /// Files that answer for their folder, separated by blanks; the first one found wins
     index: Vec<String> = "index", file_names(), "index.html", Reload;
+    /// 1 lists a folder that has no index file
+    listing: bool = "listing", switch(), "0", Reload;
     /// 1 serves files and folders whose names begin with a dot
     dotfiles: bool = "dotfiles", switch(), "0", Reload;
     /// 1 follows symbolic links that leave their folder
     follow_symlinks: bool = "followSymlinks", switch(), "0", Reload;
+    /// 1 sends NAME.br, NAME.zst or NAME.gz in place of NAME to clients that take it; `regrow compress` makes them
+    precompressed: bool = "precompressed", switch(), "1", Reload;
+    /// What Cache-Control says of files
+    cache_control: Option<String> = "cacheControl", field_value(), "", Reload;
+    /// File that answers where there is none, for single-page sites; its path in the folder
+    fallback: Option<String> = "fallback", path_within(), "", Reload;
 }
 
 section! {

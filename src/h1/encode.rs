@@ -72,7 +72,7 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// Appends status line, fields and blank line. `version` is that of the request; the answer is always
+/// Appends status line, fields and blank line. `encoded` are more fields, from [`encode_fields`]. `version` is that of the request; the answer is always
 /// HTTP/1.1 (RFC 9110 section 6.2). `date` is the current time as an IMF-fixdate, sent unless the handler set `Date`.
 ///
 /// Fields of the handler that belong to the connection or to the framing are left out: those are the plan's.
@@ -82,6 +82,7 @@ pub(crate) fn encode_head(
     version: Version,
     status: StatusCode,
     headers: &HeaderMap,
+    encoded: &[u8],
     plan: &Plan,
     date: &[u8; 29],
 ) {
@@ -90,11 +91,8 @@ pub(crate) fn encode_head(
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
-        if !is_ours(name.as_str()) {
-            field(out, name.as_str(), value.as_bytes());
-        }
-    }
+    push_fields(out, headers);
+    out.extend_from_slice(encoded);
     if !headers.contains_key(DATE) {
         field(out, "date", date);
     }
@@ -105,6 +103,21 @@ pub(crate) fn encode_head(
         (true, _) => {}
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Fields as [`encode_head`] takes them in one piece, to be made once and sent often.
+pub(crate) fn encode_fields(headers: &HeaderMap) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_fields(&mut out, headers);
+    out
+}
+
+fn push_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if !is_ours(name.as_str()) {
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
 }
 
 fn encode_framing(out: &mut Vec<u8>, plan: &Plan) {
@@ -173,7 +186,7 @@ mod tests {
         let status = StatusCode::from_u16(status).unwrap();
         let plan = plan(method, version, status, headers, length, keep);
         let mut out = Vec::new();
-        encode_head(&mut out, version, status, headers, &plan, NOW);
+        encode_head(&mut out, version, status, headers, b"", &plan, NOW);
         String::from_utf8(out).unwrap()
     }
 
@@ -267,6 +280,17 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_are_encoded_already_stand_with_the_others() {
+        let encoded = encode_fields(&fields(&[("etag", "\"1\""), ("connection", "close")]));
+        assert_eq!(encoded, b"etag: \"1\"\r\n");
+        let plan = plan(&Method::GET, Version::HTTP_11, StatusCode::OK, &HeaderMap::new(), Some(0), true);
+        let mut out = Vec::new();
+        encode_head(&mut out, Version::HTTP_11, StatusCode::OK, &fields(&[("x-a", "1")]), &encoded, &plan, NOW);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nx-a: 1\r\netag: \"1\"\r\ndate: "), "{text}");
+    }
+
+    #[test]
     fn repeated_fields_stay_apart() {
         let mut headers = HeaderMap::new();
         headers.append("set-cookie", HeaderValue::from_static("a=1"));
@@ -292,7 +316,7 @@ mod tests {
         }
         let plan = plan(&Method::GET, Version::HTTP_11, StatusCode::OK, &headers, None, true);
         let mut out = Vec::new();
-        encode_head(&mut out, Version::HTTP_11, StatusCode::OK, &headers, &plan, NOW);
+        encode_head(&mut out, Version::HTTP_11, StatusCode::OK, &headers, b"", &plan, NOW);
         let lines = headers.len() + 4; // status, date, transfer-encoding, blank
         assert_eq!(out.split(|&byte| byte == b'\n').count() - 1, lines);
         assert_eq!(out.windows(2).filter(|pair| pair == b"\r\n").count(), lines);

@@ -20,12 +20,14 @@
 //! The first test in `tests.rs` is a whole exchange.
 
 mod body;
-mod coding;
+pub(crate) mod coding;
+pub(crate) mod conditional;
 mod encode;
 mod error;
 mod fields;
 mod framing;
 mod head;
+pub(crate) mod range;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -35,7 +37,9 @@ use std::ops::Range;
 use http::HeaderMap;
 
 pub(crate) use coding::Coding;
-pub(crate) use encode::{CHUNK_END, CONTINUE, LAST_CHUNK, Plan, Transfer, encode_chunk_head, encode_head, plan};
+pub(crate) use encode::{
+    CHUNK_END, CONTINUE, LAST_CHUNK, Plan, Transfer, encode_chunk_head, encode_fields, encode_head, plan,
+};
 pub(crate) use error::Error;
 pub(crate) use head::Head;
 

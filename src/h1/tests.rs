@@ -36,7 +36,7 @@ fn a_whole_exchange() {
     let length = Some(body.len() as u64);
     let plan = plan(&request.method, request.version, status, &headers, length, request.keep_alive);
     let mut output = Vec::new();
-    encode_head(&mut output, request.version, status, &headers, &plan, b"Sun, 06 Nov 1994 08:49:37 GMT");
+    encode_head(&mut output, request.version, status, &headers, b"", &plan, b"Sun, 06 Nov 1994 08:49:37 GMT");
     output.extend_from_slice(&body);
     assert!(plan.keep_alive);
     assert_eq!(

@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 
 use super::stored::Stored;
 use crate::h1::{Head, Receiver};
-use crate::site::{BodyStream, Client, FileRange};
+use crate::site::{BodyStream, Client, FileRange, Piece};
 
 /// A connection. An idle one is all there is of it: no buffer, no parser.
 #[derive(Debug)]
@@ -90,6 +90,8 @@ pub(super) struct Flight {
     pub sent: usize,
     /// What follows `out`.
     pub source: Source,
+    /// What follows the source.
+    pub pieces: std::vec::IntoIter<Piece>,
     pub ending: Ending,
     /// How much of what was sent the client had not taken when the write timer ran out last.
     pub untaken: Option<i32>,
@@ -134,7 +136,7 @@ impl Source {
     pub fn left(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File(part) => part.range.end.saturating_sub(part.range.start),
+            Self::File(part) => part.len(),
             Self::Nothing | Self::Stream(_) => 0,
         }
     }

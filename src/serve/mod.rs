@@ -26,7 +26,7 @@ use crate::board::{Board, Record};
 use crate::h1;
 use crate::listen::Listener;
 use crate::log::access::AccessLog;
-use crate::site::{Delivery, ExchangeKey, Handler, Outbox};
+use crate::site::{Delivery, ExchangeKey, Handler, Outbox, guard};
 use connection::{Connection, Phase};
 use drive::{Drive, Outcome};
 use env::Env;
@@ -146,6 +146,7 @@ impl Loop {
         self.env.begin_turn();
         self.take_turns();
         let watched = self.take_events();
+        self.tend_site();
         self.take_deliveries();
         self.accept();
         self.expire_timers();
@@ -210,7 +211,13 @@ impl Loop {
         }
         let now = self.env.now;
         let accept_until = self.accept_until.filter(|_| !self.listeners.is_empty());
-        let deadlines = [self.gate.next_deadline(), self.env.log_deadline(), accept_until, self.drain_deadline];
+        let deadlines = [
+            self.gate.next_deadline(),
+            self.env.log_deadline(),
+            accept_until,
+            self.drain_deadline,
+            self.env.handler.next_deadline(),
+        ];
         let until = |deadline: Duration| deadline.saturating_sub(now);
         let look_again = self.gate.busy.then_some(LOOK_AGAIN);
         deadlines.into_iter().flatten().map(until).chain(self.timers.next_timeout(now)).chain(look_again).min()
@@ -258,6 +265,13 @@ impl Loop {
             if !std::mem::replace(&mut connection.queued, true) {
                 self.next_turn.push_back(index);
             }
+        }
+    }
+
+    fn tend_site(&mut self) {
+        let handler = &self.env.handler;
+        if handler.next_deadline().is_some_and(|at| at <= self.env.now) {
+            guard(|| handler.tend(self.env.now));
         }
     }
 

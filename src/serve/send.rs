@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
 use bytes::{Buf, Bytes};
 use http::{Method, StatusCode, Version};
@@ -11,12 +12,15 @@ use super::connection::{Ending, Phase, Source, Stream};
 use super::drive::Drive;
 use super::executor::Job;
 use crate::h1::{self, Plan, Transfer};
-use crate::site::{BodyStream, ExchangeKey, Payload, Response, pages};
+use crate::site::{BodyStream, ExchangeKey, Passage, Payload, Piece, Response, pages};
 use crate::sys;
 
 /// Bodies up to here are copied behind their head, to leave in one call with it and with the answers before and
 /// after; larger ones leave from where they are.
 const COPIED_BYTES: usize = 16 << 10;
+
+/// Why a file is not sent to its end.
+const CHANGED: &str = "the file changed meanwhile";
 
 /// What became of that which was there to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +45,11 @@ impl Drive<'_> {
         let may_keep = underway.keep_alive && self.env.keep_alive && !self.env.draining;
         underway.status = parts.status;
         let plan = h1::plan(&underway.method, underway.version, parts.status, &parts.headers, body.len(), may_keep);
+        let (fields, payload) = body.into_parts();
         let date = self.env.dates.http_date(self.env.wall);
-        h1::encode_head(&mut self.flight.out, underway.version, parts.status, &parts.headers, &plan, date);
+        h1::encode_head(&mut self.flight.out, underway.version, parts.status, &parts.headers, &fields, &plan, date);
         self.flight.body.release(&mut self.env.bodies);
-        self.begin_body(body.into_payload(), plan);
+        self.begin_body(payload, plan);
     }
 
     fn begin_body(&mut self, payload: Payload, plan: Plan) {
@@ -62,14 +67,11 @@ impl Drive<'_> {
             Transfer::Chunked | Transfer::UntilClose => None,
         };
         match payload {
-            Payload::Bytes(bytes) => self.begin_bytes(bytes),
-            Payload::File(part) => {
-                self.flight.source = Source::File(part);
-                self.count(self.flight.source.left());
-                if self.flight.source.left() == 0 {
-                    // No bytes would follow the head to push it out.
-                    self.end_response();
-                }
+            Payload::Bytes(bytes) => self.begin_piece(Piece::Bytes(bytes)),
+            Payload::File(part) => self.begin_piece(Piece::File(part)),
+            Payload::Pieces(pieces) => {
+                self.flight.pieces = pieces.into_iter();
+                self.end_piece();
             }
             Payload::Stream(chunks) => {
                 let chunked = plan.transfer == Transfer::Chunked;
@@ -78,13 +80,25 @@ impl Drive<'_> {
         }
     }
 
-    fn begin_bytes(&mut self, bytes: Bytes) {
-        self.count(bytes.len() as u64);
-        if bytes.len() > COPIED_BYTES {
-            self.flight.source = Source::Bytes(bytes);
-        } else {
-            self.flight.out.extend_from_slice(&bytes);
-            self.end_response();
+    fn begin_piece(&mut self, piece: Piece) {
+        self.count(piece.len());
+        match piece {
+            Piece::Bytes(bytes) if bytes.len() > COPIED_BYTES => self.flight.source = Source::Bytes(bytes),
+            Piece::Bytes(bytes) => {
+                self.flight.out.extend_from_slice(&bytes);
+                self.end_piece();
+            }
+            // No bytes would follow the head to push it out.
+            Piece::File(part) if part.len() == 0 => self.end_piece(),
+            Piece::File(part) => self.flight.source = Source::File(part),
+        }
+    }
+
+    /// Goes on with the next piece, or ends the response behind the last.
+    fn end_piece(&mut self) {
+        match self.flight.pieces.next() {
+            Some(piece) => self.begin_piece(piece),
+            None => self.end_response(),
         }
     }
 
@@ -92,11 +106,12 @@ impl Drive<'_> {
     pub fn encode_refusal(&mut self, response: Response) {
         let (parts, body) = response.into_parts();
         let plan = h1::plan(&Method::GET, Version::HTTP_11, parts.status, &parts.headers, body.len(), false);
+        let (fields, payload) = body.into_parts();
         let date = self.env.dates.http_date(self.env.wall);
-        h1::encode_head(&mut self.flight.out, Version::HTTP_11, parts.status, &parts.headers, &plan, date);
-        match body.into_payload() {
+        h1::encode_head(&mut self.flight.out, Version::HTTP_11, parts.status, &parts.headers, &fields, &plan, date);
+        match payload {
             Payload::Bytes(bytes) => self.flight.out.extend_from_slice(&bytes),
-            Payload::File(_) | Payload::Stream(_) => {}
+            Payload::File(_) | Payload::Pieces(_) | Payload::Stream(_) => {}
         }
     }
 
@@ -118,6 +133,7 @@ impl Drive<'_> {
         }
         self.flight.ending = Ending::Reset;
         self.flight.source = Source::Nothing;
+        self.flight.pieces = Vec::new().into_iter();
         self.flight.phase = Phase::Receiving;
     }
 
@@ -142,7 +158,7 @@ impl Drive<'_> {
             let buffered = &flight.out[flight.sent..];
             let (body, more_follows): (&[u8], bool) = match &flight.source {
                 Source::Bytes(bytes) => (bytes, false),
-                Source::File(_) => (&[], true),
+                Source::File(part) => (&[], part.len() > 0),
                 Source::Nothing | Source::Stream(_) => (&[], false),
             };
             if buffered.is_empty() && body.is_empty() {
@@ -171,8 +187,12 @@ impl Drive<'_> {
     /// Sends some of what follows the buffer, puts some of it into the buffer, or ends the response behind the last.
     fn send_source(&mut self) -> Sent {
         match &self.flight.source {
-            Source::Nothing | Source::Bytes(_) => self.end_response(),
-            Source::File(_) => return self.send_file(),
+            Source::Nothing | Source::Bytes(_) => self.end_piece(),
+            Source::File(part) if part.len() == 0 => self.end_piece(),
+            Source::File(part) => match part.passage {
+                Passage::Sendfile => return self.send_file(),
+                Passage::Copied => self.copy_file(),
+            },
             Source::Stream(_) => self.pull(),
         }
         Sent::Done
@@ -180,17 +200,17 @@ impl Drive<'_> {
 
     fn send_file(&mut self) -> Sent {
         let Source::File(part) = &mut self.flight.source else { return Sent::Done };
-        if part.range.is_empty() {
-            self.end_response();
-            return Sent::Done;
-        }
         if !self.connection.writable {
             return Sent::Blocked;
         }
-        let want = usize::try_from(part.range.end - part.range.start).unwrap_or(usize::MAX).min(self.left_bytes);
+        let want = usize::try_from(part.len()).unwrap_or(usize::MAX).min(self.left_bytes);
+        if want as u64 == part.len() && !part.is_unchanged() {
+            self.break_off(&CHANGED);
+            return Sent::Done;
+        }
         let (socket, start) = (self.connection.socket.as_fd(), part.range.start);
         match sys::socket::send_file(socket, part.file.as_fd(), start, want) {
-            Ok(0) => self.break_off(&"the file became shorter meanwhile"),
+            Ok(0) => self.break_off(&CHANGED),
             Ok(n) => {
                 part.range.start += n as u64;
                 self.note_sent(n);
@@ -200,6 +220,23 @@ impl Drive<'_> {
             Err(error) => self.break_off(&error),
         }
         Sent::Done
+    }
+
+    /// Reads the next bytes of the file into the buffer; the last ones only where the file is still the same behind them.
+    fn copy_file(&mut self) {
+        let Source::File(part) = &mut self.flight.source else { return };
+        let want = usize::try_from(part.len()).unwrap_or(usize::MAX).min(self.env.buffer.len());
+        match read_at(part.file.as_ref(), &mut self.env.buffer[..want], part.range.start) {
+            Ok(0) => self.break_off(&CHANGED),
+            Ok(n) => {
+                part.range.start += n as u64;
+                if part.len() == 0 && !part.is_unchanged() {
+                    return self.break_off(&CHANGED);
+                }
+                self.flight.out.extend_from_slice(&self.env.buffer[..n]);
+            }
+            Err(error) => self.break_off(&error),
+        }
     }
 
     /// Has the next chunk made, here or on the handler thread.
@@ -264,6 +301,15 @@ impl Drive<'_> {
     fn count(&mut self, body_bytes: u64) {
         if let Some(underway) = &mut self.flight.underway {
             underway.body_bytes += body_bytes;
+        }
+    }
+}
+
+fn read_at(file: &impl FileExt, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
         }
     }
 }

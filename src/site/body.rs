@@ -9,22 +9,75 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
+use crate::sys::version::Version;
+
 /// The body of a response: bytes, a range of a file, or a stream that is pulled as the client takes it.
 #[derive(Debug, Default)]
-pub struct Body(Payload);
+pub struct Body {
+    payload: Payload,
+    /// Fields of the response that are encoded already, by [`h1::encode_fields`](crate::h1::encode_fields): the same
+    /// for every response with this body.
+    fields: Bytes,
+}
 
 /// What a [`Body`] consists of.
 pub(crate) enum Payload {
     Bytes(Bytes),
     File(FileRange),
+    /// One after the other.
+    Pieces(Vec<Piece>),
     Stream(BodyStream),
 }
 
-/// Bytes `range` of `file`, sent from the page cache without passing through the process.
+/// A part of a body whose length is known.
 #[derive(Debug)]
+pub(crate) enum Piece {
+    Bytes(Bytes),
+    File(FileRange),
+}
+
+/// Bytes `range` of `file`.
+#[derive(Clone, Debug)]
 pub(crate) struct FileRange {
     pub file: Arc<File>,
     pub range: Range<u64>,
+    /// The version that the response is of: where the file has another one before the last byte is sent, the connection
+    /// is cut.
+    pub version: Option<Version>,
+    pub passage: Passage,
+}
+
+/// How the bytes of a file get to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// From the page cache, without passing through the process. What waits in the socket are the pages of the file
+    /// themselves: when the file is written to, they change (sendfile(2)).
+    Sendfile,
+    /// Read, and sent as they were then.
+    Copied,
+}
+
+impl FileRange {
+    /// How many bytes it has left.
+    pub fn len(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+
+    /// Whether the file is still the version that was to be sent, as far as anybody asked.
+    pub fn is_unchanged(&self) -> bool {
+        let same = |version: &Version| Version::of(&self.file).is_ok_and(|now| now.has_content_of(version));
+        self.version.as_ref().is_none_or(same)
+    }
+}
+
+impl Piece {
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(part) => part.len(),
+        }
+    }
 }
 
 /// Chunks that are made while the client takes them; an error cuts the connection. What it is made of is the handler's:
@@ -60,14 +113,24 @@ fn forget(payload: Box<dyn Any + Send>) {
 impl Body {
     /// No bytes.
     pub const fn empty() -> Self {
-        Self(Payload::Bytes(Bytes::new()))
+        Self::of(Payload::Bytes(Bytes::new()))
+    }
+
+    pub(crate) const fn of(payload: Payload) -> Self {
+        Self { payload, fields: Bytes::new() }
+    }
+
+    /// The body with fields of its response, encoded by [`h1::encode_fields`](crate::h1::encode_fields).
+    pub(crate) fn with_fields(self, fields: Bytes) -> Self {
+        Self { fields, ..self }
     }
 
     /// The bytes `range` of an open file.
     ///
     /// A file that turns out shorter than the range says cuts the connection, so that the client notices.
     pub fn file(file: impl Into<Arc<File>>, range: Range<u64>) -> Self {
-        Self(Payload::File(FileRange { file: file.into(), range }))
+        let (file, version, passage) = (file.into(), None, Passage::Sendfile);
+        Self::of(Payload::File(FileRange { file, range, version, passage }))
     }
 
     /// Chunks that are asked for as the client takes them, one at a time. An `Err` cuts the connection, so that
@@ -80,14 +143,15 @@ impl Body {
     where
         S: Iterator<Item = io::Result<Bytes>> + Send + 'static,
     {
-        Self(Payload::Stream(BodyStream(Some(Box::new(chunks)))))
+        Self::of(Payload::Stream(BodyStream(Some(Box::new(chunks)))))
     }
 
     /// Its length in bytes; `None` for a stream.
     pub fn len(&self) -> Option<u64> {
-        match &self.0 {
+        match &self.payload {
             Payload::Bytes(bytes) => Some(bytes.len() as u64),
-            Payload::File(part) => Some(part.range.end.saturating_sub(part.range.start)),
+            Payload::File(part) => Some(part.len()),
+            Payload::Pieces(pieces) => Some(pieces.iter().map(Piece::len).sum()),
             Payload::Stream(_) => None,
         }
     }
@@ -97,8 +161,9 @@ impl Body {
         self.len() == Some(0)
     }
 
-    pub(crate) fn into_payload(self) -> Payload {
-        self.0
+    /// The encoded fields, and what follows the head.
+    pub(crate) fn into_parts(self) -> (Bytes, Payload) {
+        (self.fields, self.payload)
     }
 }
 
@@ -113,14 +178,30 @@ impl std::fmt::Debug for Payload {
         match self {
             Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
             Self::File(part) => write!(f, "bytes {:?} of a file", part.range),
+            Self::Pieces(pieces) => write!(f, "{} pieces", pieces.len()),
             Self::Stream(_) => f.write_str("a stream"),
         }
     }
 }
 
+impl From<Piece> for Body {
+    fn from(piece: Piece) -> Self {
+        Self::of(match piece {
+            Piece::Bytes(bytes) => Payload::Bytes(bytes),
+            Piece::File(part) => Payload::File(part),
+        })
+    }
+}
+
+impl From<Vec<Piece>> for Body {
+    fn from(pieces: Vec<Piece>) -> Self {
+        Self::of(Payload::Pieces(pieces))
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self(Payload::Bytes(bytes))
+        Self::of(Payload::Bytes(bytes))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What answers a request: the [`Handler`] trait, what a handler is given and what it gives back, and
 //! the sites that come with Regrow. Knows nothing of sockets, loops and processes.
 
+use std::time::Duration;
+
 mod body;
 mod exchange;
 pub(crate) mod files;
@@ -11,7 +13,7 @@ pub(crate) mod testing;
 pub(crate) mod welcome;
 
 pub use body::{Body, RequestBody, Trailers};
-pub(crate) use body::{BodyStream, FileRange, Payload, guard};
+pub(crate) use body::{BodyStream, FileRange, Passage, Payload, Piece, guard};
 pub use exchange::{Client, Exchange, Responder};
 pub(crate) use exchange::{Delivery, ExchangeKey, Outbox};
 
@@ -70,6 +72,17 @@ pub trait Handler: Send + Sync + 'static {
     fn may_block(&self, _request: &Request) -> bool {
         true
     }
+
+    /// When [`tend`](Self::tend) is to be called next, on the monotonic clock. It is asked in every turn of the loop.
+    #[doc(hidden)]
+    fn next_deadline(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Does in the loop, quickly, what time has come for: answers what had to wait a moment, lets go of what is no
+    /// longer needed.
+    #[doc(hidden)]
+    fn tend(&self, _now: Duration) {}
 }
 
 impl<F> Handler for F
@@ -106,5 +119,13 @@ impl Handler for Box<dyn Handler> {
 
     fn may_block(&self, request: &Request) -> bool {
         self.as_ref().may_block(request)
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        self.as_ref().next_deadline()
+    }
+
+    fn tend(&self, now: Duration) {
+        self.as_ref().tend(now);
     }
 }

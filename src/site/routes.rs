@@ -1,48 +1,192 @@
-//! Which folder answers which URL. Knows nothing of what is in the folders.
+//! Which folder or file answers which URL. Knows nothing of what is in the folders.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 
-use super::files::{Folder, UrlPath, asked_path, without_file};
-use super::{Exchange, Handler, Request};
+use super::files::{Folder, Refusal, Target, UrlPath, asked_path, without_file};
+use super::{Exchange, Handler, Request, Responder, Response};
+use crate::sys;
 
-/// Folders under prefixes of the URL's path; the longest prefix that matches answers.
+/// Folders and files under prefixes of the URL's path; the longest prefix that matches answers.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    /// Written like [`UrlPath::decoded`], the longest first.
-    folders: Vec<(Vec<u8>, Folder)>,
+    /// The longest prefix first.
+    routes: Vec<Route>,
+    /// Requests for files that were being written to.
+    waiting: Mutex<Vec<Waiting>>,
+    /// On the monotonic clock, in microseconds; [`NEVER`] while there is nothing to do.
+    deadline: AtomicU64,
 }
+
+#[derive(Debug)]
+struct Route {
+    /// Written like [`UrlPath::decoded`].
+    prefix: Vec<u8>,
+    folder: Folder,
+    /// The one file of the folder that is the target.
+    file: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    responder: Responder,
+    attempts: u32,
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// How long a request waits for a file that is being written to, before it asks again: a tick of the clock that file
+/// systems stamp their files with, on most machines. And how often it asks.
+const MOMENT: Duration = Duration::from_millis(5);
+const MOST_ATTEMPTS: u32 = 20;
+
+/// How often the folders are told to let go of what nobody asks for.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 impl Routes {
     /// Prefixes are written plainly, not percent-encoded, and match whole segments: `/a` is for `/a` and `/a/b`, not
     /// for `/ab`. A slash at the end makes no difference. The folder sees what follows its prefix.
-    pub(crate) fn new(folders: Vec<(String, Folder)>) -> Self {
-        let mut folders: Vec<_> = folders.into_iter().map(|(prefix, folder)| (decoded(&prefix), folder)).collect();
-        folders.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        Self { folders }
+    pub(crate) fn new(targets: Vec<(String, Target)>) -> Self {
+        let mut routes: Vec<_> = targets.into_iter().map(|(prefix, target)| Route::new(&prefix, target)).collect();
+        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        Self { routes, waiting: Mutex::default(), deadline: AtomicU64::new(NEVER) }
     }
 
-    fn find<'a>(&self, path: &'a UrlPath) -> Option<(&Folder, &'a [u8])> {
-        self.folders.iter().find_map(|(prefix, folder)| Some((folder, path.below(prefix)?)))
+    fn answer(&self, request: &Request, now: Duration) -> Result<Response, Refusal> {
+        let (path, route) = match asked_path(request) {
+            Ok(path) => {
+                let route = self.routes.iter().find(|route| route.matches(&path));
+                (Ok(path), route)
+            }
+            Err(status) => (Err(status), None),
+        };
+        let served = path.map_err(Refusal::from).and_then(|path| match route {
+            Some(route) => route.serve(request, &path, now),
+            None => Err(StatusCode::NOT_FOUND.into()),
+        });
+        match served {
+            Err(Refusal::Status(status)) => self.refuse(request, status, route, now),
+            Ok(_) | Err(Refusal::Changing) => served,
+        }
+    }
+
+    /// The page for `status` of the folder that was asked, of the one at `/`, or our own.
+    fn refuse(
+        &self,
+        request: &Request,
+        status: StatusCode,
+        asked: Option<&Route>,
+        now: Duration,
+    ) -> Result<Response, Refusal> {
+        let mut response = without_file(status);
+        if status.is_client_error() || status.is_server_error() {
+            let root = self.routes.iter().find(|route| route.prefix.is_empty());
+            let pages = asked.into_iter().chain(root).filter(|route| route.file.is_none());
+            for route in pages {
+                if let Some(page) = route.folder.page(request, status, now)? {
+                    response.headers_mut().remove(CONTENT_TYPE);
+                    *response.body_mut() = page;
+                    break;
+                }
+            }
+        }
+        Ok(response)
+    }
+
+    fn answer_or_wait(&self, request: Request, responder: Responder, attempts: u32, now: Duration) {
+        match self.answer(&request, now) {
+            Ok(response) => responder.respond(response),
+            Err(Refusal::Changing) if attempts < MOST_ATTEMPTS => {
+                self.lock().push(Waiting { request, responder, attempts: attempts + 1 });
+                self.call_at(now + MOMENT);
+            }
+            Err(_) => {
+                let path = request.uri().path();
+                ::log::warn!("the file for {path:?} is written to without a pause; answering 503");
+                responder.respond(without_file(StatusCode::SERVICE_UNAVAILABLE));
+            }
+        }
+    }
+
+    /// Asks to be called then, or before.
+    fn call_at(&self, deadline: Duration) {
+        self.deadline.fetch_min(micros(deadline), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
+        // The list is whole at every moment.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Handler for Routes {
     fn handle(&self, exchange: Exchange) {
         let (request, responder) = exchange.into_parts();
-        let response = asked_path(&request).and_then(|path| {
-            let (folder, rest) = self.find(&path).ok_or(StatusCode::NOT_FOUND)?;
-            folder.serve(&request, rest, path.directory)
-        });
-        responder.respond(response.unwrap_or_else(without_file));
+        let now = sys::clock::monotonic();
+        self.answer_or_wait(request, responder, 0, now);
+        if self.deadline.load(Ordering::Relaxed) == NEVER {
+            self.call_at(now + TIDY_EVERY);
+        }
     }
 
-    fn may_block(&self, _request: &Request) -> bool {
-        false
+    /// To read and sort a long folder takes some milliseconds.
+    fn may_block(&self, request: &Request) -> bool {
+        self.routes.iter().any(|route| route.folder.lists())
+            && UrlPath::resolve(request.uri().path()).is_ok_and(|path| path.directory)
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        (deadline != NEVER).then(|| Duration::from_micros(deadline))
+    }
+
+    fn tend(&self, now: Duration) {
+        self.deadline.store(NEVER, Ordering::Relaxed);
+        let waiting = std::mem::take(&mut *self.lock());
+        for Waiting { request, responder, attempts } in waiting {
+            self.answer_or_wait(request, responder, attempts, now);
+        }
+        // Not `any`: each is to be told.
+        let kept = self.routes.iter().filter(|route| route.folder.tidy(now)).count();
+        if kept > 0 {
+            self.call_at(now + TIDY_EVERY);
+        }
     }
 }
 
-fn decoded(prefix: &str) -> Vec<u8> {
-    prefix.split('/').filter(|segment| !segment.is_empty()).collect::<Vec<_>>().join("/").into_bytes()
+impl Route {
+    fn new(prefix: &str, target: Target) -> Self {
+        let segments = prefix.split('/').filter(|segment| !segment.is_empty());
+        let prefix = segments.collect::<Vec<_>>().join("/").into_bytes();
+        match target {
+            Target::Folder(folder) => Self { prefix, folder, file: None },
+            Target::File(folder, name) => Self { prefix, folder, file: Some(name) },
+        }
+    }
+
+    fn matches(&self, path: &UrlPath) -> bool {
+        match &self.file {
+            None => path.below(&self.prefix).is_some(),
+            Some(_) => path.decoded == self.prefix && !path.directory,
+        }
+    }
+
+    fn serve(&self, request: &Request, path: &UrlPath, now: Duration) -> Result<Response, Refusal> {
+        let relative = match &self.file {
+            None => path.below(&self.prefix).unwrap_or_default(),
+            Some(name) => name,
+        };
+        self.folder.serve(request, path, relative, now)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(NEVER - 1)
 }
 
 #[cfg(test)]
@@ -56,6 +200,10 @@ mod tests {
     use crate::site::files::Options;
     use crate::site::testing::{answer, field, get, text};
 
+    fn options() -> Options {
+        Options { index: vec!["index.html".into()], ..Options::default() }
+    }
+
     /// A folder with a file `name` that says `whose` it is.
     fn folder(dir: &Path, whose: &str) -> Folder {
         let path = dir.join(whose);
@@ -63,13 +211,13 @@ mod tests {
         for file in ["name", "index.html", "sub/name"] {
             std::fs::write(path.join(file), whose).unwrap();
         }
-        let options = Options { index: vec!["index.html".into()], dotfiles: false, follow_symlinks: false };
-        Folder::open(&path, options).unwrap()
+        Folder::open(&path, options(), 1).unwrap()
     }
 
     fn routes(prefixes: &[&str]) -> (Routes, TempDir) {
         let dir = tempfile::tempdir().unwrap();
-        let named = |(n, prefix): (usize, &&str)| ((*prefix).to_owned(), folder(dir.path(), &n.to_string()));
+        let named =
+            |(n, prefix): (usize, &&str)| ((*prefix).to_owned(), Target::Folder(folder(dir.path(), &n.to_string())));
         (Routes::new(prefixes.iter().enumerate().map(named).collect()), dir)
     }
 
@@ -97,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_its_prefix_and_nothing_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let single = Target::File(folder(dir.path(), "1"), b"name".to_vec());
+        let whole = Target::Folder(folder(dir.path(), "0"));
+        let routes = Routes::new(vec![("/".into(), whole), ("/sub/name".into(), single)]);
+        for (target, whose) in [("/sub/name", "1"), ("/sub//name", "1"), ("/name", "0")] {
+            assert_eq!(text(get(&routes, target)), whose, "{target}");
+        }
+        for target in ["/sub/name/", "/sub/name/x", "/sub/name/index.html"] {
+            assert_eq!(get(&routes, target).status(), 404, "{target}");
+        }
+    }
+
+    #[test]
     fn redirect_keeps_the_prefix() {
         let (routes, _dir) = routes(&["/a/b"]);
         for (target, location) in [("/a/b", "/a/b/"), ("/a/b?q", "/a/b/?q"), ("//a/b/sub", "/a/b/sub/")] {
@@ -114,5 +276,41 @@ mod tests {
         }
         assert_eq!(answer(&routes, Method::POST, "/a/").status(), 405);
         assert_eq!(answer(&routes, Method::OPTIONS, "*").status(), 204);
+    }
+
+    #[test]
+    fn pages_of_the_folder_go_before_those_of_the_root() {
+        let (routes, dir) = routes(&["/", "/a"]);
+        std::fs::write(dir.path().join("0/404.html"), "root's 404").unwrap();
+        std::fs::write(dir.path().join("0/405.html"), "root's 405").unwrap();
+        std::fs::write(dir.path().join("1/404.html"), "a's 404").unwrap();
+        for (method, target, status, page) in [
+            (Method::GET, "/missing", 404, "root's 404"),
+            (Method::GET, "/a/missing", 404, "a's 404"),
+            (Method::POST, "/a/name", 405, "root's 405"),
+        ] {
+            let response = answer(&routes, method, target);
+            assert_eq!(response.status(), status, "{target}");
+            assert_eq!(field(&response, "content-type"), "text/html; charset=utf-8");
+            assert_eq!(field(&response, "etag"), "");
+            assert_eq!(text(response), page);
+        }
+        assert_eq!(field(&answer(&routes, Method::POST, "/"), "allow"), "GET, HEAD, OPTIONS");
+        assert_eq!(text(get(&routes, "/404.html")), "root's 404");
+        assert_eq!(get(&routes, "/404.html").status(), 200);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_let_go_and_then_there_is_nothing_to_do() {
+        let (routes, _dir) = routes(&["/", "/a"]);
+        assert_eq!(routes.next_deadline(), None);
+        get(&routes, "/name");
+        let first = routes.next_deadline().unwrap();
+        get(&routes, "/a/name");
+        assert_eq!(routes.next_deadline(), Some(first));
+        routes.tend(first);
+        assert_eq!(routes.next_deadline(), Some(first + TIDY_EVERY));
+        routes.tend(first + Duration::from_secs(60));
+        assert_eq!(routes.next_deadline(), None);
     }
 }

@@ -1,11 +1,14 @@
 //! Handlers asked and answering without sockets.
 
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 
-use super::{Client, Exchange, ExchangeKey, Handler, Outbox, Payload, Request, RequestBody, Response};
+use super::{
+    Body, Client, Exchange, ExchangeKey, FileRange, Handler, Outbox, Payload, Piece, Request, RequestBody, Response,
+};
+use crate::sys::clock;
 
 /// What the handler answers to a request without a body before `handle` returns.
 pub(crate) fn answer(handler: &impl Handler, method: Method, target: &str) -> Response {
@@ -23,24 +26,55 @@ pub(crate) fn answer_to(handler: &impl Handler, request: Request) -> Response {
     let outbox = Arc::new(Outbox::new(|| {}));
     let key = ExchangeKey { index: 0, serial: 0 };
     handler.handle(Exchange::new(request, Client::Unix, key, Arc::clone(&outbox)));
-    outbox.take_response(key).expect("the handler answers before it returns")
+    loop {
+        if let Some(response) = outbox.take_response(key) {
+            return decoded(response);
+        }
+        // As in the loop: a file that was written just now is answered a moment later.
+        let deadline = handler.next_deadline().expect("the handler answers before it returns, or later");
+        while clock::monotonic() < deadline {
+            std::thread::yield_now();
+        }
+        handler.tend(clock::monotonic());
+    }
+}
+
+/// The response with the fields that were encoded already among the others.
+fn decoded(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let (fields, payload) = body.into_parts();
+    for field in std::str::from_utf8(&fields).unwrap().lines() {
+        let (name, value) = field.split_once(": ").unwrap();
+        parts.headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
+    }
+    Response::from_parts(parts, Body::of(payload))
 }
 
 /// The whole body.
 pub(crate) fn body(response: Response) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    match response.into_body().into_payload() {
-        Payload::Bytes(whole) => bytes.extend_from_slice(&whole),
-        Payload::File(part) => {
-            assert_eq!(part.range.start, 0, "only whole files are expected");
-            part.file.take(part.range.end).read_to_end(&mut bytes).map(drop).unwrap();
-        }
+    match response.into_body().into_parts().1 {
+        Payload::Bytes(whole) => whole.to_vec(),
+        Payload::File(part) => bytes_of(&part),
+        Payload::Pieces(pieces) => pieces
+            .into_iter()
+            .flat_map(|piece| match piece {
+                Piece::Bytes(bytes) => bytes.to_vec(),
+                Piece::File(part) => bytes_of(&part),
+            })
+            .collect(),
         Payload::Stream(mut chunks) => {
+            let mut bytes = Vec::new();
             while let Some(chunk) = chunks.next_chunk() {
                 bytes.extend_from_slice(&chunk.unwrap());
             }
+            bytes
         }
     }
+}
+
+fn bytes_of(part: &FileRange) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(part.len()).unwrap()];
+    part.file.read_exact_at(&mut bytes, part.range.start).unwrap();
     bytes
 }
 

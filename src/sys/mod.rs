@@ -2,6 +2,7 @@
 //! Knows nothing of HTTP, workers or configuration.
 
 pub(crate) mod clock;
+pub(crate) mod directory;
 pub(crate) mod epoll;
 pub(crate) mod limits;
 pub(crate) mod log_fd;
@@ -11,3 +12,4 @@ pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod version;

@@ -1,4 +1,4 @@
-//! Opens what lies beneath a folder, for reading, however its links and directories are moved about meanwhile.
+//! Looks at and opens what lies beneath a folder, however its links and directories are moved about meanwhile.
 //! Knows nothing of URLs and responses.
 
 use std::ffi::{OsStr, OsString};
@@ -8,11 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+use super::version::Version;
 
 /// A folder, held open, beneath which files are opened.
 #[derive(Debug)]
@@ -33,15 +34,11 @@ pub(crate) enum Confinement {
     LinksLeadAnywhere,
 }
 
-/// A thing that was opened, and what fstat(2) said of it.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub file: File,
+/// What is somewhere, as fstat(2) said of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
     pub kind: Kind,
-    /// In bytes.
-    pub len: u64,
-    /// When it was last modified, but not later than now; `None` before 1970.
-    pub modified: Option<SystemTime>,
+    pub version: Version,
 }
 
 /// What a path may lead to.
@@ -50,7 +47,7 @@ pub(crate) enum Kind {
     /// A regular file.
     File,
     Directory,
-    /// A FIFO or a device. (A socket cannot be opened: ENXIO.)
+    /// A FIFO, a device or a socket.
     Other,
 }
 
@@ -72,16 +69,22 @@ pub(crate) enum Reason {
     Denied,
     /// Descriptors or memory ran out.
     Exhausted,
-    /// It kept being moved about, or another process holds a lease on it (fcntl(2), `F_SETLEASE`).
+    /// It kept being moved about or changed, or another process holds a lease on it (fcntl(2), `F_SETLEASE`).
     Contended,
     /// Something else: a bad disk, a network file system that is gone.
     Broken,
 }
 
-/// One open and one fstat(2) is all that a regular file costs. A look at what it is before it is opened would be a
-/// third call for every request, for the sake of things that only the site's owner can put there. So a FIFO or a
-/// device is opened too, but without waiting for its other end, without becoming our terminal, and is never read.
-const FILE: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
+/// Opening a FIFO lets its writer go on, and opening a device may do anything, so what is opened is looked at first.
+/// Should it be exchanged in between, it is opened without waiting for its other end, without becoming our terminal, and
+/// is not read.
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
+
+/// Opens nothing: the descriptor is good for fstat(2), and for what lies beneath it.
+#[cfg(target_os = "linux")]
+const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const LOOK: OFlag = READ;
 
 /// A directory on the way needs permission to be searched, not to be read.
 #[cfg(target_os = "linux")]
@@ -105,55 +108,63 @@ impl Root {
         Ok(Self { directory, confinement })
     }
 
-    /// Opens what is at `relative`, which has no NUL bytes; an empty path is the folder itself. Never waits for the
-    /// other end of a FIFO.
+    /// Whether it is the very folder that `other` is.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let identity = |root: &Self| fstat(&root.directory).map(|stat| (stat.st_dev, stat.st_ino));
+        matches!((identity(self), identity(other)), (Ok(own), Ok(others)) if own == others)
+    }
+
+    /// Looks at what is at `relative`, which has no NUL bytes, without opening it; an empty path is the folder itself.
     ///
     /// # Errors
     /// Those of openat2(2), by what to do about them.
-    pub fn open_beneath(&self, relative: &[u8]) -> Result<Opened, Failure> {
-        self.open_and_look(relative).map_err(Failure::from)
+    pub fn look(&self, relative: &[u8]) -> Result<Seen, Failure> {
+        let found = self.reach(relative, LOOK)?;
+        Ok(seen(&fstat(found)?))
     }
 
-    fn open_and_look(&self, relative: &[u8]) -> Result<Opened, Errno> {
+    /// Opens what is at `relative` for reading. To be called for what a look has shown to be a file or a directory.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub fn open_beneath(&self, relative: &[u8]) -> Result<(File, Seen), Failure> {
+        let opened = self.reach(relative, READ)?;
+        let seen = seen(&fstat(&opened)?);
+        Ok((opened.into(), seen))
+    }
+
+    fn reach(&self, relative: &[u8], how: OFlag) -> Result<OwnedFd, Errno> {
         let relative = OsStr::from_bytes(if relative.is_empty() { b"." } else { relative });
         let root = self.directory.as_fd();
-        let opened = match self.confinement {
-            Confinement::Beneath => open_by_kernel(root, relative)?,
+        match self.confinement {
+            Confinement::Beneath => reach_by_kernel(root, relative, how),
             #[cfg(test)]
-            Confinement::BeneathByWalk => walk(root, relative)?,
-            Confinement::LinksLeadAnywhere => attempt(|| openat(root, relative, FILE, Mode::empty()))?,
-        };
-        let stat = fstat(&opened)?;
-        Ok(Opened {
-            file: opened.into(),
-            kind: kind(&stat),
-            len: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: modified(&stat),
-        })
+            Confinement::BeneathByWalk => walk(root, relative, how),
+            Confinement::LinksLeadAnywhere => attempt(|| openat(root, relative, how, Mode::empty())),
+        }
     }
 }
 
 /// openat2(2) is missing before Linux 5.6 and in gVisor, and some seccomp filters refuse it with EPERM.
 #[cfg(target_os = "linux")]
-fn open_by_kernel(root: BorrowedFd<'_>, relative: &OsStr) -> Result<OwnedFd, Errno> {
+fn reach_by_kernel(root: BorrowedFd<'_>, relative: &OsStr, how: OFlag) -> Result<OwnedFd, Errno> {
     use nix::fcntl::{OpenHow, ResolveFlag, openat2};
 
     let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    let how = OpenHow::new().flags(FILE).resolve(beneath);
-    match attempt(|| openat2(root, relative, how)) {
-        Err(Errno::ENOSYS | Errno::EPERM) => walk(root, relative),
+    match attempt(|| openat2(root, relative, OpenHow::new().flags(how).resolve(beneath))) {
+        Err(Errno::ENOSYS | Errno::EPERM) => walk(root, relative, how),
         outcome => outcome,
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_by_kernel(root: BorrowedFd<'_>, relative: &OsStr) -> Result<OwnedFd, Errno> {
-    walk(root, relative)
+fn reach_by_kernel(root: BorrowedFd<'_>, relative: &OsStr, how: OFlag) -> Result<OwnedFd, Errno> {
+    walk(root, relative, how)
 }
 
 /// Enters one directory after the other without following a link, and reads each link itself. `..`, which only
 /// links contain, goes back to the descriptor it came from, so that a directory moved away meanwhile leads nowhere.
-fn walk(root: BorrowedFd<'_>, relative: &OsStr) -> Result<OwnedFd, Errno> {
+fn walk(root: BorrowedFd<'_>, relative: &OsStr, how: OFlag) -> Result<OwnedFd, Errno> {
     let mut ahead: Vec<OsString> = Vec::new(); // the next one last
     let mut entered: Vec<OwnedFd> = Vec::new();
     let mut links = 0;
@@ -168,9 +179,9 @@ fn walk(root: BorrowedFd<'_>, relative: &OsStr) -> Result<OwnedFd, Errno> {
             _ => {}
         }
         let here = entered.last().map_or(root, AsFd::as_fd);
-        let flags = if ahead.is_empty() { FILE } else { DIRECTORY };
-        match attempt(|| openat(here, segment.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty())) {
-            Ok(opened) if ahead.is_empty() => return Ok(opened),
+        let flags = if ahead.is_empty() { how } else { DIRECTORY };
+        match attempt(|| reach_without_links(here, &segment, flags)) {
+            Ok(reached) if ahead.is_empty() => return Ok(reached),
             Ok(directory) => entered.push(directory),
             // What a link is refused with differs: ELOOP, ENOTDIR where a directory is wanted, EMLINK on FreeBSD.
             Err(refusal @ (Errno::ELOOP | Errno::ENOTDIR | Errno::EMLINK)) => {
@@ -182,7 +193,16 @@ fn walk(root: BorrowedFd<'_>, relative: &OsStr) -> Result<OwnedFd, Errno> {
         }
     }
     let here = entered.last().map_or(root, AsFd::as_fd);
-    attempt(|| openat(here, ".", FILE, Mode::empty()))
+    attempt(|| openat(here, ".", how, Mode::empty()))
+}
+
+fn reach_without_links(here: BorrowedFd<'_>, segment: &OsStr, how: OFlag) -> Result<OwnedFd, Errno> {
+    let reached = openat(here, segment, how | OFlag::O_NOFOLLOW, Mode::empty())?;
+    // A look sees the link itself (openat(2), O_PATH).
+    if how == LOOK && file_type(&fstat(&reached)?) == SFlag::S_IFLNK {
+        return Err(Errno::ELOOP);
+    }
+    Ok(reached)
 }
 
 /// Puts the way a link points in front of what is ahead.
@@ -212,9 +232,12 @@ fn attempt(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> 
     open()
 }
 
-#[cfg(test)]
 impl Failure {
+    /// What is to be opened is being changed at this very moment.
+    pub const CHANGING: Self = Self { reason: Reason::Contended, errno: Errno::EAGAIN };
+
     /// One with this reason.
+    #[cfg(test)]
     pub fn example(reason: Reason) -> Self {
         Self { reason, errno: Errno::UnknownErrno }
     }
@@ -246,18 +269,17 @@ impl fmt::Display for Failure {
     }
 }
 
-fn kind(stat: &FileStat) -> Kind {
-    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+fn seen(stat: &FileStat) -> Seen {
+    let kind = match file_type(stat) {
         SFlag::S_IFREG => Kind::File,
         SFlag::S_IFDIR => Kind::Directory,
         _ => Kind::Other,
-    }
+    };
+    Seen { kind, version: Version::from_stat(stat) }
 }
 
-fn modified(stat: &FileStat) -> Option<SystemTime> {
-    let since_epoch = Duration::from_secs(u64::try_from(stat.st_mtime).ok()?);
-    let modified = SystemTime::UNIX_EPOCH.checked_add(since_epoch)?;
-    Some(modified.min(SystemTime::now()))
+fn file_type(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
 #[cfg(test)]
@@ -279,11 +301,17 @@ mod tests {
 
     fn read(dir: &tempfile::TempDir, confinement: Confinement, path: &str) -> Result<String, Errno> {
         let root = Root::open(&dir.path().join("root"), confinement).unwrap();
-        let mut opened = root.open_beneath(path.as_bytes()).map_err(|failure| failure.errno)?;
+        let looked = root.look(path.as_bytes()).map_err(|failure| failure.errno);
+        let opened = root.open_beneath(path.as_bytes()).map_err(|failure| failure.errno);
+        assert_eq!(
+            looked.map(|seen| (seen.kind, seen.version)),
+            opened.as_ref().map(|(_, seen)| (seen.kind, seen.version)).map_err(|errno| *errno)
+        );
+        let (mut file, seen) = opened?;
         let mut text = String::new();
-        match opened.kind {
+        match seen.kind {
             Kind::Directory => Ok("directory".into()),
-            Kind::File => opened.file.read_to_string(&mut text).map(|_| text).map_err(|_| Errno::EIO),
+            Kind::File => file.read_to_string(&mut text).map(|_| text).map_err(|_| Errno::EIO),
             Kind::Other => Ok("other".into()),
         }
     }
@@ -362,15 +390,29 @@ mod tests {
     }
 
     #[test]
-    fn modification_in_the_future_is_now_and_before_1970_is_unknown() {
+    fn a_look_opens_nothing() {
         let dir = tree();
-        let file = File::create(dir.path().join("root/in")).unwrap();
+        nix::unistd::mkfifo(&dir.path().join("root/fifo"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let write = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+        let has_reader = || nix::fcntl::open(&dir.path().join("root/fifo"), write, Mode::empty()).is_ok();
+        for confinement in [Confinement::Beneath, Confinement::BeneathByWalk, Confinement::LinksLeadAnywhere] {
+            let root = Root::open(&dir.path().join("root"), confinement).unwrap();
+            assert_eq!(root.look(b"fifo").unwrap().kind, Kind::Other);
+            assert!(!has_reader());
+        }
         let root = Root::open(&dir.path().join("root"), Confinement::Beneath).unwrap();
-        let modified = || root.open_beneath(b"in").unwrap().modified;
-        let day = Duration::from_secs(86400);
-        file.set_modified(SystemTime::now() + day).unwrap();
-        assert!(modified().unwrap() <= SystemTime::now());
-        file.set_modified(SystemTime::UNIX_EPOCH - day).unwrap();
-        assert_eq!(modified(), None);
+        let _reader = root.open_beneath(b"fifo").unwrap();
+        assert!(has_reader());
+    }
+
+    #[test]
+    fn a_folder_that_took_the_place_of_another_is_not_the_same() {
+        let dir = tree();
+        let open = || Root::open(&dir.path().join("root"), Confinement::Beneath).unwrap();
+        let root = open();
+        assert!(root.is_same(&open()));
+        fs::rename(dir.path().join("root"), dir.path().join("old")).unwrap();
+        fs::create_dir(dir.path().join("root")).unwrap();
+        assert!(!root.is_same(&open()));
     }
 }

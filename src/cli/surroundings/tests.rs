@@ -31,13 +31,13 @@ fn a_place_that_is_in_order_has_no_mistakes_and_nothing_is_left_behind() {
 fn everything_that_is_missing_is_said_at_once_and_where() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
-    let text = "[server]\nsocketFile = file\n[staticContent]\n/ = no\n/f = file\n[log]\nerrorLog = no/e.log\n\
+    let text = "[server]\nsocketFile = file\n[staticContent]\n/f = no\n/ = file\n[log]\nerrorLog = no/e.log\n\
         accessLog = .";
     let found = mistakes(&config(folder.path(), text));
     let found: Vec<_> = found.iter().map(|m| (m.origin.to_string(), &*m.wrong.problem)).collect();
     let places: Vec<_> = found.iter().map(|(place, _)| &**place).collect();
     assert_eq!(places, ["f:4", "f:5", "f:2", "f:7", "f:8"]);
-    assert_eq!(found[0].1, "no such folder");
+    assert_eq!(found[0].1, "no such folder or file");
     assert_eq!(found[1].1, "not a folder");
     assert_eq!(found[2].1, "exists and is no socket");
     assert!(found[3].1.starts_with("no file can be made in "));
@@ -49,7 +49,7 @@ fn a_folder_without_permission_is_a_mistake_unless_we_are_root() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o000)).unwrap();
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
-    assert_eq!(readable_folder(folder.path()).is_ok(), root);
+    assert_eq!(readable(folder.path(), "/a").is_ok(), root);
     assert_eq!(writable_folder(&folder.path().join("x")).is_ok(), root);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
 }

@@ -135,6 +135,20 @@ fn index_names_are_names_not_paths() {
 }
 
 #[test]
+fn a_path_within_stays_within() {
+    assert_eq!(said(&path_within(), "app/index.html"), Ok("app/index.html".into()));
+    assert_eq!(path_within().read("", Path::new("")), Ok(None));
+    refused(&path_within(), &["/index.html", "../x", "a/../x", "a//b", "./x", "x/", "a/."]);
+}
+
+#[test]
+fn a_field_value_is_one_line_of_ascii() {
+    assert_eq!(said(&field_value(), "public, max-age=60"), Ok("public, max-age=60".into()));
+    assert_eq!(field_value().read("", Path::new("")), Ok(None));
+    refused(&field_value(), &["a\r\nb", "a\tb", "\u{e4}", "\0"]);
+}
+
+#[test]
 fn choices_are_read_by_their_names_alone() {
     for text in ["stdout", "stderr", "off"] {
         assert_eq!(said(&log_target(), text), Ok(text.into()));

@@ -1,10 +1,22 @@
-//! What a request for a file must be, and the answers that need no file. Knows no file system.
+//! What a request for a file must be, and what it is answered with once the file is found. Knows no file system.
 
-use http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+};
 use http::{Method, StatusCode, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use super::UrlPath;
-use crate::site::{Body, Request, Response, pages};
+use super::found::Found;
+use super::path::UrlPath;
+use crate::h1::conditional::{Verdict, evaluate, range_holds};
+use crate::h1::range::{Selection, content_range, select, unsatisfied};
+use crate::site::{Body, Piece, Request, Response, pages};
+
+/// The methods that files know.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 /// Where a request for a file leads.
 ///
@@ -25,10 +37,10 @@ pub(crate) fn without_file(status: StatusCode) -> Response {
         StatusCode::NO_CONTENT => {
             response = Response::new(Body::empty());
             *response.status_mut() = status;
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(ALLOW, METHODS);
         }
         StatusCode::METHOD_NOT_ALLOWED => {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(ALLOW, METHODS);
         }
         StatusCode::SERVICE_UNAVAILABLE => {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -38,13 +50,85 @@ pub(crate) fn without_file(status: StatusCode) -> Response {
     response
 }
 
-/// A redirect from a folder without `/` at its end to the same with it, so that its relative links work.
+/// The file, the part of it that is asked for, or that the client has it already.
 ///
 /// # Errors
-/// 400 for a path that no field can hold.
-pub(crate) fn redirect_into(uri: &Uri) -> Result<Response, StatusCode> {
-    // More than one slash would name another host: `//host/` is a whole reference (RFC 3986, section 4.2).
-    let path = uri.path().trim_start_matches(['/', '\\']);
+/// 412 where a condition fails.
+pub(super) fn with_file(request: &Request, found: &Found) -> Result<Response, StatusCode> {
+    with_body(request, found, Found::whole)
+}
+
+/// The same for a file that stands in for another that is not there: it may not be stored under that name.
+///
+/// # Errors
+/// As [`with_file`].
+pub(super) fn with_fallback(request: &Request, found: &Found) -> Result<Response, StatusCode> {
+    let mut response = with_body(request, found, Found::whole_without_cache_control)?;
+    if response.status() == StatusCode::OK {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    Ok(response)
+}
+
+fn with_body(request: &Request, found: &Found, whole: impl Fn(&Found) -> Body) -> Result<Response, StatusCode> {
+    let headers = request.headers();
+    // No other method than GET has ranges (RFC 9110, section 14.2).
+    let by_range = request.method() == Method::GET && headers.contains_key(RANGE);
+    let validators = found.validators(by_range);
+    match evaluate(headers, &validators) {
+        Verdict::Failed => return Err(StatusCode::PRECONDITION_FAILED),
+        Verdict::NotModified => return Ok(response(StatusCode::NOT_MODIFIED, found.no_body())),
+        Verdict::Proceed => {}
+    }
+    let by_range = by_range && range_holds(headers, &validators);
+    match if by_range { select(headers, found.len()) } else { Selection::Whole } {
+        Selection::Whole => Ok(Response::new(whole(found))),
+        Selection::Part(part) => {
+            let said = content_range(&part, found.len());
+            let partial = response(StatusCode::PARTIAL_CONTENT, found.part(part));
+            Ok(with_field(partial, CONTENT_RANGE, said))
+        }
+        Selection::Parts(parts) => Ok(multipart(found, parts)),
+        Selection::Unsatisfiable => {
+            let page = pages::page(StatusCode::RANGE_NOT_SATISFIABLE);
+            Ok(with_field(page, CONTENT_RANGE, unsatisfied(found.len())))
+        }
+    }
+}
+
+/// Several parts in one body (RFC 9110, section 14.6).
+fn multipart(found: &Found, parts: Vec<std::ops::Range<u64>>) -> Response {
+    let boundary = boundary();
+    let media_type = found.media_type.to_str().unwrap_or_default();
+    let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
+    for part in parts {
+        let line_end = if pieces.is_empty() { "" } else { "\r\n" };
+        let said = content_range(&part, found.len());
+        let head = format!("{line_end}--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: {said}\r\n\r\n");
+        pieces.push(Piece::Bytes(Bytes::from(head)));
+        pieces.push(found.piece(part));
+    }
+    pieces.push(Piece::Bytes(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
+    let partial = response(StatusCode::PARTIAL_CONTENT, found.pieces(pieces));
+    with_field(partial, CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"))
+}
+
+/// What no file has inside, as nobody knows it before.
+fn boundary() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
+}
+
+/// A redirect to the folder `path`, written without `/` at its end, so that its relative links work.
+///
+/// It goes to where the path leads, not to what was asked: `//host/` would be a whole reference to another host
+/// (RFC 3986, section 4.2).
+///
+/// # Errors
+/// 400 for a query that no field can hold.
+pub(super) fn redirect_into(path: &UrlPath, uri: &Uri) -> Result<Response, StatusCode> {
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let path = percent_encode(&path.decoded, ENCODED);
     let location = match uri.query() {
         Some(query) => format!("/{path}/?{query}"),
         None => format!("/{path}/"),
@@ -53,4 +137,18 @@ pub(crate) fn redirect_into(uri: &Uri) -> Result<Response, StatusCode> {
     let mut response = pages::page(StatusCode::MOVED_PERMANENTLY);
     response.headers_mut().insert(LOCATION, location);
     Ok(response)
+}
+
+fn response(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+fn with_field(mut response: Response, name: HeaderName, value: String) -> Response {
+    // What is said of ranges and boundaries is digits, letters and blanks.
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert(name, value);
+    }
+    response
 }

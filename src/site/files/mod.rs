@@ -2,63 +2,77 @@
 //! responses travel.
 
 mod answer;
+mod cache;
+mod found;
+mod listing;
+mod lookup;
 mod media_type;
 mod path;
-mod recent;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, LAST_MODIFIED};
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_TYPE, RANGE};
+use http::{HeaderValue, StatusCode};
 
-use super::{Request, Response};
-use crate::sys;
-use crate::sys::open_beneath::{Confinement, Failure, Kind, Opened, Reason, Root};
+use super::{Body, Request, Response};
+use crate::h1::coding::prefer;
+use crate::sys::directory::{self, EntryKind};
+use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root};
 
 pub(crate) use answer::{asked_path, without_file};
+use found::{Form, Found};
+use lookup::{Entry, Lookup};
 pub(crate) use path::UrlPath;
-use recent::{Content, Found, Recent};
 
 /// A folder whose files are the site.
-///
-/// It is opened once: what is served stays beneath the very folder that was there at the start, even when another
-/// takes its name.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    root: Root,
-    path: PathBuf,
-    index: Vec<String>,
-    dotfiles: bool,
-    /// The last open failed for want of descriptors or memory, and that was logged.
-    starved: AtomicBool,
-    recent: Recent,
+    lookup: Lookup,
+    options: Options,
+}
+
+/// What there may be to serve at a path.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// A folder: what lies below a prefix lies below it.
+    Folder(Folder),
+    /// The file of that name in a folder.
+    File(Folder, Vec<u8>),
 }
 
 /// How a [`Folder`] is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// What is served for a folder: the first of these files that it has.
     pub index: Vec<String>,
+    /// Whether a folder without such a file is listed.
+    pub listing: bool,
     /// Whether names that begin with a dot are served.
     pub dotfiles: bool,
     /// Whether links may lead out of the folder.
     pub follow_symlinks: bool,
+    /// Whether neighbours that were compressed are sent to clients that take them.
+    pub precompressed: bool,
+    /// What is said of how long files may be stored.
+    pub cache_control: Option<HeaderValue>,
+    /// The file that answers where there is none, relative to the folder.
+    pub fallback: Option<String>,
 }
 
-/// What a path leads to.
-enum Entry {
-    File(Found),
-    Directory,
-    Other,
+/// Why a request is not answered with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A page with this status answers.
+    Status(StatusCode),
+    /// The file is being changed at this very moment: in the next it can be told what it is.
+    Changing,
 }
 
 /// A folder cannot be served.
@@ -68,175 +82,222 @@ pub(crate) struct Error {
     cause: io::Error,
 }
 
-/// Files up to this many bytes are read, so that head and body leave in one write; larger ones are cheaper sent
-/// from the page cache. The two cost the same at about this size.
-const READ_LIMIT: u64 = 16 * 1024;
+/// How much of a folder is listed.
+const MOST_LISTED: usize = 10_000;
+
+impl Target {
+    /// Opens the folder or file at `path`; it shares what files may hold with so many others.
+    ///
+    /// A file that is named by itself is served whatever its name and wherever links lead from there.
+    pub(crate) fn open(path: &Path, options: Options, others: usize) -> Result<Self, Error> {
+        match (path.parent(), path.file_name()) {
+            (Some(folder), Some(name)) if path.is_file() => {
+                let (index, listing, fallback) = (Vec::new(), false, None);
+                let options = Options { index, listing, fallback, dotfiles: true, follow_symlinks: true, ..options };
+                Ok(Self::File(Folder::open(folder, options, others)?, name.as_bytes().to_vec()))
+            }
+            (Some(_) | None, _) => Ok(Self::Folder(Folder::open(path, options, others)?)),
+        }
+    }
+}
 
 impl Folder {
-    /// Opens the folder at `path`.
-    pub(crate) fn open(path: &Path, options: Options) -> Result<Self, Error> {
+    /// Opens the folder at `path`; it shares what files may hold with so many others.
+    pub(crate) fn open(path: &Path, options: Options, folders: usize) -> Result<Self, Error> {
         let confinement = if options.follow_symlinks { Confinement::LinksLeadAnywhere } else { Confinement::Beneath };
-        Self::open_confined(path, options, confinement)
+        Self::open_confined(path, options, folders, confinement)
     }
 
-    fn open_confined(path: &Path, options: Options, confinement: Confinement) -> Result<Self, Error> {
-        let path = path.to_owned();
-        match Root::open(&path, confinement) {
-            Ok(root) => {
-                let Options { index, dotfiles, follow_symlinks: _ } = options;
-                Ok(Self { root, path, index, dotfiles, starved: AtomicBool::new(false), recent: Recent::default() })
-            }
-            Err(cause) => Err(Error { path, cause }),
+    fn open_confined(path: &Path, options: Options, folders: usize, confinement: Confinement) -> Result<Self, Error> {
+        match Lookup::open(path, confinement, folders, &options) {
+            Ok(lookup) => Ok(Self { lookup, options }),
+            Err(cause) => Err(Error { path: path.to_owned(), cause }),
         }
     }
 
-    /// Answers GET or HEAD for `relative`, a part of [`UrlPath::decoded`], that the URL writes as a `directory` or not.
+    /// Answers GET or HEAD for `relative`, a part of `path`.
     ///
     /// # Errors
-    /// The status of the page that answers instead.
-    pub(crate) fn serve(&self, request: &Request, relative: &[u8], directory: bool) -> Result<Response, StatusCode> {
-        if !self.dotfiles && path::has_dotfile(relative) {
-            return Err(StatusCode::NOT_FOUND);
+    /// What answers instead, or when.
+    pub(crate) fn serve(
+        &self,
+        request: &Request,
+        path: &UrlPath,
+        relative: &[u8],
+        now: Duration,
+    ) -> Result<Response, Refusal> {
+        if !self.options.dotfiles && path::has_dotfile(relative) {
+            return Err(StatusCode::NOT_FOUND.into());
         }
-        if directory {
-            return self.serve_index(relative);
+        if path.directory {
+            return self.serve_directory(request, path, relative, now);
         }
-        match self.find(relative).map_err(|failure| self.status(relative, &failure))? {
-            Entry::File(found) => Ok(found.into_response()),
-            Entry::Directory => answer::redirect_into(request.uri()),
-            Entry::Other => Err(StatusCode::FORBIDDEN),
+        match self.lookup.find(relative, Form::Plain, now) {
+            Ok(Entry::File(found)) => Ok(answer::with_file(request, &self.best_form(request, relative, found, now))?),
+            Ok(Entry::Directory) => Ok(answer::redirect_into(path, request.uri())?),
+            Ok(Entry::Other) => Err(StatusCode::FORBIDDEN.into()),
+            Err(failure) if failure.reason == Reason::Absent => {
+                self.serve_fallback(request, StatusCode::NOT_FOUND, now)
+            }
+            Err(failure) => Err(self.refusal(relative, &failure)),
         }
     }
 
-    fn serve_index(&self, relative: &[u8]) -> Result<Response, StatusCode> {
-        for index in &self.index {
-            let relative = join(relative, index);
-            match self.find(&relative) {
-                Ok(Entry::File(found)) => return Ok(found.into_response()),
+    fn serve_directory(
+        &self,
+        request: &Request,
+        path: &UrlPath,
+        relative: &[u8],
+        now: Duration,
+    ) -> Result<Response, Refusal> {
+        for index in &self.options.index {
+            let relative = join(relative, index.as_bytes());
+            match self.lookup.find(&relative, Form::Plain, now) {
+                Ok(Entry::File(found)) => {
+                    return Ok(answer::with_file(request, &self.best_form(request, &relative, found, now))?);
+                }
                 Ok(Entry::Directory) => {}
-                Ok(Entry::Other) => return Err(StatusCode::FORBIDDEN),
+                Ok(Entry::Other) => return Err(StatusCode::FORBIDDEN.into()),
                 Err(failure) if failure.reason == Reason::Absent => {}
-                Err(failure) => return Err(self.status(&relative, &failure)),
+                Err(failure) => return Err(self.refusal(&relative, &failure)),
             }
         }
-        match self.find(relative).map_err(|failure| self.status(relative, &failure))? {
-            Entry::Directory => Err(StatusCode::FORBIDDEN),
-            Entry::File(_) | Entry::Other => Err(StatusCode::NOT_FOUND),
+        let root = self.lookup.root(now);
+        let status = match root.look(relative) {
+            Ok(seen) if seen.kind == Kind::Directory && self.options.listing => {
+                return self.list(&root, request, path, relative);
+            }
+            Ok(seen) if seen.kind == Kind::Directory => StatusCode::FORBIDDEN,
+            Ok(_) => StatusCode::NOT_FOUND,
+            Err(failure) if failure.reason == Reason::Absent => StatusCode::NOT_FOUND,
+            Err(failure) => return Err(self.refusal(relative, &failure)),
+        };
+        self.serve_fallback(request, status, now)
+    }
+
+    /// Answers where there is nothing: with the fallback, or with `status`.
+    fn serve_fallback(&self, request: &Request, status: StatusCode, now: Duration) -> Result<Response, Refusal> {
+        let Some(fallback) = &self.options.fallback else { return Err(status.into()) };
+        let relative = fallback.as_bytes();
+        match self.lookup.find(relative, Form::Plain, now) {
+            Ok(Entry::File(found)) => {
+                Ok(answer::with_fallback(request, &self.best_form(request, relative, found, now))?)
+            }
+            Ok(Entry::Directory | Entry::Other) => Err(status.into()),
+            Err(failure) if failure.reason == Reason::Absent => Err(status.into()),
+            Err(failure) => Err(self.refusal(relative, &failure)),
         }
     }
 
-    /// What there is at `relative`; a file that was opened a moment ago is not opened again.
-    fn find(&self, relative: &[u8]) -> Result<Entry, Failure> {
-        let now = sys::clock::monotonic();
-        if let Some(found) = self.recent.find(relative, now) {
-            return Ok(Entry::File(found));
-        }
-        let opened = self.open_beneath(relative).or_else(|failure| match failure.reason {
-            Reason::Exhausted => {
-                self.recent.clear();
-                self.open_beneath(relative)
-            }
-            Reason::Absent | Reason::Special | Reason::Denied | Reason::Contended | Reason::Broken => Err(failure),
-        })?;
-        match opened.kind {
-            Kind::Directory => Ok(Entry::Directory),
-            Kind::Other => Ok(Entry::Other),
-            Kind::File => {
-                let found = found(relative, opened)?;
-                self.recent.keep(relative, now, &found);
-                Ok(Entry::File(found))
-            }
+    /// Whether folders may be listed, which takes time.
+    pub(crate) fn lists(&self) -> bool {
+        self.options.listing
+    }
+
+    /// The body of the folder's own page for `status`: `404.html`, say.
+    ///
+    /// # Errors
+    /// [`Refusal::Changing`] alone: what else is wrong with a page is no reason to say less than its status.
+    pub(crate) fn page(&self, request: &Request, status: StatusCode, now: Duration) -> Result<Option<Body>, Refusal> {
+        let relative = format!("{}.html", status.as_str()).into_bytes();
+        match self.lookup.find(&relative, Form::Plain, now) {
+            Ok(Entry::File(found)) => Ok(Some(self.best_form(request, &relative, found, now).page())),
+            Err(failure) if failure.reason == Reason::Contended => Err(Refusal::Changing),
+            Ok(Entry::Directory | Entry::Other) | Err(_) => Ok(None),
         }
     }
 
-    fn open_beneath(&self, relative: &[u8]) -> Result<Opened, Failure> {
-        let opened = self.root.open_beneath(relative)?;
-        if self.starved.load(Ordering::Relaxed) {
-            self.starved.store(false, Ordering::Relaxed);
+    /// The form of a file that the client likes best. Parts are always those of the plain file, so that whoever asks
+    /// for them need not know of others.
+    fn best_form(&self, request: &Request, relative: &[u8], plain: Arc<Found>, now: Duration) -> Arc<Found> {
+        if plain.neighbours.are_none() || request.headers().contains_key(RANGE) {
+            return plain;
         }
-        Ok(opened)
+        let Some(coding) = prefer(request.headers(), |coding| plain.neighbours.has(coding)) else { return plain };
+        match self.lookup.find(relative, Form::Coded(coding), now) {
+            Ok(Entry::File(coded)) => coded,
+            Ok(Entry::Directory | Entry::Other) | Err(_) => plain,
+        }
     }
 
-    /// What a failed open means to the client, and to the log where somebody has to do something about it.
-    fn status(&self, relative: &[u8], failure: &Failure) -> StatusCode {
-        match failure.reason {
+    fn list(&self, root: &Root, request: &Request, path: &UrlPath, relative: &[u8]) -> Result<Response, Refusal> {
+        let read = root
+            .open_beneath(relative)
+            .and_then(|(file, _)| Ok(directory::read(file.into(), MOST_LISTED)?))
+            .map_err(|failure| self.refusal(relative, &failure))?;
+        let (entries, truncated) = read;
+        let mut items = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if !self.options.dotfiles && entry.name.starts_with(b".") {
+                continue;
+            }
+            let (folder, len, modified) = match entry.kind {
+                EntryKind::File => (false, entry.len, entry.modified),
+                EntryKind::Directory => (true, 0, entry.modified),
+                // What it leads to; nothing where it leads out.
+                EntryKind::Link => match root.look(&join(relative, &entry.name)) {
+                    Ok(seen) if seen.kind != Kind::Other => {
+                        (seen.kind == Kind::Directory, seen.version.len, seen.version.modified())
+                    }
+                    Ok(_) | Err(_) => continue,
+                },
+                EntryKind::Other => continue,
+            };
+            items.push(listing::Item { name: entry.name, folder, len, modified });
+        }
+        let page = listing::Page { path: &path.decoded, items, truncated, query: request.uri().query() };
+        let mut response = Response::new(Body::from(listing::html(page)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        Ok(response)
+    }
+
+    /// What a failure means to the client, and to the log where somebody has to do something about it.
+    fn refusal(&self, relative: &[u8], failure: &Failure) -> Refusal {
+        let status = match failure.reason {
+            Reason::Contended => return Refusal::Changing,
             Reason::Absent => StatusCode::NOT_FOUND,
             Reason::Special => StatusCode::FORBIDDEN,
             Reason::Denied => {
-                let file = self.shown(relative);
+                let file = self.lookup.shown(relative);
                 log::warn!("cannot open {file}: {failure}; it and its folders must be readable for the worker's user");
                 StatusCode::FORBIDDEN
             }
             Reason::Exhausted => {
                 // Once until a file can be opened again: the cause is one, the requests are many.
-                if !self.starved.swap(true, Ordering::Relaxed) {
-                    let file = self.shown(relative);
+                if self.lookup.note_starvation() {
+                    let file = self.lookup.shown(relative);
                     log::error!("cannot open {file}: {failure}; answering 503 until there is room again");
                 }
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Reason::Contended => StatusCode::SERVICE_UNAVAILABLE,
             Reason::Broken => {
-                log::error!("cannot open {}: {failure}", self.shown(relative));
+                log::error!("cannot open {}: {failure}", self.lookup.shown(relative));
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-        }
+        };
+        status.into()
     }
 
-    /// For a log line, which what clients make up must not break.
-    fn shown(&self, relative: &[u8]) -> String {
-        let path = self.path.join(String::from_utf8_lossy(relative).as_ref());
-        format!("{:?}", path.to_string_lossy())
+    /// Lets go of what nobody asks for; whether anything is still kept.
+    pub(crate) fn tidy(&self, now: Duration) -> bool {
+        self.lookup.tidy(now)
     }
 }
 
-fn join(relative: &[u8], index: &str) -> Vec<u8> {
-    let mut path = Vec::with_capacity(relative.len() + 1 + index.len());
+impl From<StatusCode> for Refusal {
+    fn from(status: StatusCode) -> Self {
+        Self::Status(status)
+    }
+}
+
+fn join(relative: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(relative.len() + 1 + name.len());
     path.extend_from_slice(relative);
     if !relative.is_empty() {
         path.push(b'/');
     }
-    path.extend_from_slice(index.as_bytes());
+    path.extend_from_slice(name);
     path
-}
-
-fn found(relative: &[u8], opened: Opened) -> Result<Found, Failure> {
-    let mut headers = HeaderMap::with_capacity(2);
-    headers.insert(CONTENT_TYPE, media_type::by_name(relative));
-    if let Some(modified) = opened.modified.and_then(http_date) {
-        headers.insert(LAST_MODIFIED, modified);
-    }
-    let content = match opened.len {
-        len if len > READ_LIMIT => Content::File(Arc::new(opened.file), len),
-        len => Content::Bytes(read(&opened.file, usize::try_from(len).unwrap_or(0))?),
-    };
-    Ok(Found { headers, content })
-}
-
-/// Up to `len` bytes from the start: fewer where the file got shorter since it was opened.
-fn read(file: &impl FileExt, len: usize) -> io::Result<Bytes> {
-    let mut bytes = vec![0; len];
-    let mut done = 0;
-    while done < len {
-        match file.read_at(&mut bytes[done..], done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(done);
-    Ok(bytes.into())
-}
-
-/// `None` for a time that the format has no room for: it ends with the year 9999 (RFC 9110, section 5.6.7).
-fn http_date(time: SystemTime) -> Option<HeaderValue> {
-    const YEAR_10000: u64 = 253_402_300_800;
-    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    if since_epoch.as_secs() >= YEAR_10000 {
-        return None;
-    }
-    HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
 }
 
 impl fmt::Display for Error {

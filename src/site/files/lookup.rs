@@ -1,0 +1,217 @@
+//! Finds what a path beneath a folder leads to, and remembers it for a moment, files for longer. Knows nothing of
+//! requests and responses.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use super::cache::{Cache, Weight};
+use super::found::{About, Form, Found, Neighbours};
+use super::media_type::{by_name, is_compressible};
+use crate::h1::Coding;
+use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root};
+use crate::sys::version::{Clock, Version};
+
+/// A folder, and what was found in it.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    path: PathBuf,
+    confinement: Confinement,
+    precompressed: bool,
+    cache_control: Option<HeaderValue>,
+    /// The last open failed for want of descriptors or memory.
+    starved: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What is remembered from one request to the next.
+#[derive(Debug)]
+struct State {
+    root: Arc<Root>,
+    root_checked: Duration,
+    /// The folder could not be opened anew, and that was logged.
+    root_lost: bool,
+    files: Cache<Arc<Found>>,
+}
+
+/// What a path leads to.
+pub(super) enum Entry {
+    File(Arc<Found>),
+    Directory,
+    Other,
+}
+
+/// How long a name is taken for what it led to, and the root for the folder that it was. All that a request waits for
+/// between a change and its being seen is this, so that two of it are a second.
+const FRESH_FOR: Duration = Duration::from_millis(500);
+
+/// How long a file is kept that nobody asks for.
+const UNUSED_FOR: Duration = Duration::from_secs(10);
+
+/// What the files of a worker may hold together.
+const ROOM: Weight = Weight { bytes: 16 << 20, descriptors: 256 };
+
+impl Lookup {
+    /// Opens the folder at `path`; it shares what files may hold with so many others.
+    pub(super) fn open(
+        path: &Path,
+        confinement: Confinement,
+        folders: usize,
+        options: &super::Options,
+    ) -> io::Result<Self> {
+        let root = Arc::new(Root::open(path, confinement)?);
+        let share = |room: usize| room / folders.max(1);
+        // Two generations of a few descriptors are the least that makes sense.
+        let files = Cache::new(Weight { bytes: share(ROOM.bytes), descriptors: share(ROOM.descriptors).max(8) });
+        let state = State { root, root_checked: Duration::ZERO, root_lost: false, files };
+        Ok(Self {
+            path: path.to_owned(),
+            confinement,
+            precompressed: options.precompressed,
+            cache_control: options.cache_control.clone(),
+            starved: AtomicBool::new(false),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// For a log line, which what clients make up must not break.
+    pub(super) fn shown(&self, relative: &[u8]) -> String {
+        let path = self.path.join(String::from_utf8_lossy(relative).as_ref());
+        format!("{:?}", path.to_string_lossy())
+    }
+
+    /// What there is at `relative`. A file that was looked at a moment ago is not looked at again.
+    ///
+    /// # Errors
+    /// Why it cannot be opened; [`Failure::CHANGING`] while it is being written to.
+    pub(super) fn find(&self, relative: &[u8], form: Form, now: Duration) -> Result<Entry, Failure> {
+        let coded_name;
+        let name = match form {
+            Form::Plain => relative,
+            Form::Coded(coding) => {
+                // No path has a NUL.
+                coded_name = [relative, b"\0", coding.extension().as_bytes()].concat();
+                &coded_name
+            }
+        };
+        let (root, known) = {
+            let mut state = self.lock();
+            self.look_for_root(&mut state, now);
+            match state.files.find(name) {
+                Some(kept) if now.saturating_sub(kept.checked) < FRESH_FOR && kept.value.is_unchanged() => {
+                    return Ok(Entry::File(kept.value));
+                }
+                kept => (Arc::clone(&state.root), kept.map(|kept| kept.value)),
+            }
+        };
+        let loaded = self.load(&root, relative, form, known);
+        let mut state = self.lock();
+        match &loaded {
+            Ok(Entry::File(found)) => state.files.keep(name, Arc::clone(found), found.weight(), now),
+            Ok(Entry::Directory | Entry::Other) | Err(_) => state.files.forget(name),
+        }
+        loaded
+    }
+
+    /// Looks, and opens what is not `known`.
+    fn load(&self, root: &Root, relative: &[u8], form: Form, known: Option<Arc<Found>>) -> Result<Entry, Failure> {
+        let path = form.path(relative);
+        let seen = self.with_descriptors(|| root.look(&path))?;
+        match seen.kind {
+            Kind::File => {}
+            Kind::Directory => return Ok(Entry::Directory),
+            Kind::Other => return Ok(Entry::Other),
+        }
+        let neighbours = match form {
+            Form::Plain => self.neighbours(root, relative, &seen.version),
+            Form::Coded(_) => Neighbours::default(),
+        };
+        let is_the_same = |known: &Arc<Found>| known.version == seen.version && known.neighbours == neighbours;
+        if let Some(known) = known.filter(is_the_same).filter(|known| known.is_unchanged()) {
+            return Ok(Entry::File(known));
+        }
+        let clock = Clock::read();
+        let (file, seen) = self.with_descriptors(|| root.open_beneath(&path))?;
+        if seen.kind != Kind::File {
+            return Err(Failure::CHANGING);
+        }
+        let about = About { name: relative, form, neighbours, cache_control: self.cache_control.as_ref() };
+        Ok(Entry::File(Arc::new(Found::take(file, seen, clock, &about)?)))
+    }
+
+    /// Where descriptors have run out, those that are kept for later are given up for what is asked for now.
+    fn with_descriptors<T>(&self, open: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+        let opened = open().or_else(|failure| match failure.reason {
+            Reason::Exhausted => {
+                self.lock().files.clear();
+                open()
+            }
+            Reason::Absent | Reason::Special | Reason::Denied | Reason::Contended | Reason::Broken => Err(failure),
+        })?;
+        if self.starved.load(Ordering::Relaxed) {
+            self.starved.store(false, Ordering::Relaxed);
+        }
+        Ok(opened)
+    }
+
+    /// Descriptors or memory have run out; whether that is news.
+    pub(super) fn note_starvation(&self) -> bool {
+        !self.starved.swap(true, Ordering::Relaxed)
+    }
+
+    fn neighbours(&self, root: &Root, relative: &[u8], version: &Version) -> Neighbours {
+        if !self.precompressed || !is_compressible(&by_name(relative)) {
+            return Neighbours::default();
+        }
+        Neighbours::find(|coding: Coding| {
+            let neighbour = root.look(&Form::Coded(coding).path(relative));
+            neighbour.is_ok_and(|seen| seen.kind == Kind::File && seen.version.is_as_new_as(version))
+        })
+    }
+
+    /// Lets go of what nobody asks for. Whether anything is still kept.
+    pub(super) fn tidy(&self, now: Duration) -> bool {
+        let mut state = self.lock();
+        state.files.forget_unchecked_since(now.saturating_sub(UNUSED_FOR));
+        !state.files.is_empty()
+    }
+
+    /// The folder that the path leads to now.
+    pub(super) fn root(&self, now: Duration) -> Arc<Root> {
+        let mut state = self.lock();
+        self.look_for_root(&mut state, now);
+        Arc::clone(&state.root)
+    }
+
+    /// Sees whether the folder's path leads to another folder now: to change a link to it is a way to deploy.
+    fn look_for_root(&self, state: &mut State, now: Duration) {
+        if now.saturating_sub(state.root_checked) < FRESH_FOR {
+            return;
+        }
+        state.root_checked = now;
+        match Root::open(&self.path, self.confinement) {
+            Ok(root) => {
+                state.root_lost = false;
+                if !root.is_same(&state.root) {
+                    state.root = Arc::new(root);
+                    state.files.clear();
+                }
+            }
+            // A link that is removed and made anew is away for a moment.
+            Err(cause) if !std::mem::replace(&mut state.root_lost, true) => {
+                let path = self.path.to_string_lossy();
+                log::warn!("cannot open the folder {path:?} anew: {cause}; going on with the one that was there");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // It is whole at every moment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
