@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use http::Method;
 
 use super::*;
-use crate::site::testing::{answer, body, field, get, text};
-use crate::site::{Exchange, Handler, Payload};
+use crate::site::testing::{answer, answer_to, body, field, get, text};
+use crate::site::{Exchange, Handler, Payload, RequestBody};
 use crate::sys::clock;
 
 const BOTH: [Confinement; 2] = [Confinement::Beneath, Confinement::BeneathByWalk];
@@ -339,4 +339,293 @@ fn names_that_are_not_utf8_are_served() {
     for confinement in BOTH {
         assert_eq!(text(get(&site.folder(confinement), "/%FE.txt")), "bytes");
     }
+}
+
+/// Lets all files of the site be as old as `age`.
+fn age(path: &Path, age: Duration) {
+    for entry in fs::read_dir(path).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            self::age(&entry.path(), age);
+        } else {
+            let file = File::options().append(true).open(entry.path()).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+    }
+}
+
+/// `GET target` with fields.
+fn ask(handler: &impl Handler, target: &str, fields: &[(&str, &str)]) -> Response {
+    let mut request = http::Request::builder().uri(target);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    answer_to(handler, request.body(RequestBody::default()).unwrap())
+}
+
+#[test]
+fn a_version_is_known_again_by_its_tag_and_its_date() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    let first = get(&folder, "/");
+    let (tag, date) = (field(&first, "etag").to_owned(), field(&first, "last-modified").to_owned());
+    assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 10, "{tag}");
+    assert_eq!(field(&first, "accept-ranges"), "bytes");
+    for (fields, status) in [
+        (&[("if-none-match", &*tag)][..], 304),
+        (&[("if-none-match", "\"other\""), ("if-modified-since", &date)], 200),
+        (&[("if-modified-since", &date)], 304),
+        (&[("if-match", &tag)], 200),
+        (&[("if-match", "\"other\"")], 412),
+        (&[("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT")], 412),
+    ] {
+        let response = ask(&folder, "/", fields);
+        assert_eq!(response.status(), status, "{fields:?}");
+        if status == 304 {
+            assert_eq!(field(&response, "etag"), tag);
+            assert_eq!(field(&response, "content-type"), "");
+            assert!(response.body().is_empty());
+        }
+    }
+    assert_eq!(ask(&folder, "/missing", &[("if-match", "*")]).status(), 404);
+    assert_eq!(ask(&folder, "/docs", &[("if-none-match", "*")]).status(), 301);
+}
+
+#[test]
+fn parts_of_a_file_are_those_asked_for() {
+    let site = Site::new();
+    for len in [1000, 100_000] {
+        let content: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+        site.write("root/data.txt", &content);
+        let folder = site.folder(Confinement::Beneath);
+        let tag = field(&get(&folder, "/data.txt"), "etag").to_owned();
+        let response = ask(&folder, "/data.txt", &[("range", "bytes=10-19")]);
+        assert_eq!(response.status(), 206);
+        assert_eq!(field(&response, "content-range"), format!("bytes 10-19/{len}"));
+        assert_eq!(field(&response, "content-type"), "text/plain; charset=utf-8");
+        assert_eq!(field(&response, "etag"), tag);
+        assert_eq!(response.body().len(), Some(10));
+        assert_eq!(body(response), content[10..20]);
+        let response = ask(&folder, "/data.txt", &[("range", "bytes=-5"), ("if-range", &tag)]);
+        assert_eq!(body(response), content[len - 5..]);
+        let response = ask(&folder, "/data.txt", &[("range", "bytes=-5"), ("if-range", "\"other\"")]);
+        assert_eq!((response.status().as_u16(), response.body().len()), (200, Some(len as u64)));
+        let response = ask(&folder, "/data.txt", &[("range", "bytes=1000000-")]);
+        assert_eq!(response.status(), 416);
+        assert_eq!(field(&response, "content-range"), format!("bytes */{len}"));
+        let head = http::Request::builder().method(Method::HEAD).uri("/data.txt").header("range", "bytes=0-4");
+        let head = answer_to(&folder, head.body(RequestBody::default()).unwrap());
+        assert_eq!((head.status().as_u16(), head.body().len()), (200, Some(len as u64)));
+    }
+}
+
+#[test]
+fn several_parts_come_in_one_body() {
+    let site = Site::new();
+    for len in [1000, 100_000] {
+        let content: Vec<u8> = (0..len).map(|n| b'a' + (n % 26) as u8).collect();
+        site.write("root/data.txt", &content);
+        let folder = site.folder(Confinement::Beneath);
+        let response = ask(&folder, "/data.txt", &[("range", "bytes=0-9, 500-509")]);
+        assert_eq!(response.status(), 206);
+        assert_eq!(field(&response, "content-range"), "");
+        let boundary = field(&response, "content-type").strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let head = |range: &str| {
+            format!("--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: {range}/{len}\r\n\r\n")
+        };
+        let mut expected = head("bytes 0-9").into_bytes();
+        expected.extend_from_slice(&content[..10]);
+        expected.extend_from_slice(format!("\r\n{}", head("bytes 500-509")).as_bytes());
+        expected.extend_from_slice(&content[500..510]);
+        expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        assert_eq!(response.body().len(), Some(expected.len() as u64));
+        assert_eq!(text(response), String::from_utf8(expected).unwrap());
+    }
+}
+
+#[test]
+fn compressed_neighbours_go_to_those_who_take_them() {
+    let site = Site::new();
+    site.write("root/app.js", "plain");
+    age(&site.path("root"), Duration::from_secs(100));
+    for (name, content) in [("root/app.js.br", "brotli"), ("root/app.js.gz", "gzip"), ("root/app.js.zst", "zstd")] {
+        site.write(name, content);
+        let file = File::options().append(true).open(site.path(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(50)).unwrap();
+    }
+    let folder = site.folder(Confinement::Beneath);
+    let mut tags = Vec::new();
+    for (accepted, coding, content) in [
+        ("gzip, deflate, br", "br", "brotli"),
+        ("gzip", "gzip", "gzip"),
+        ("br;q=0.1, zstd", "zstd", "zstd"),
+        ("deflate", "", "plain"),
+    ] {
+        let response = ask(&folder, "/app.js", &[("accept-encoding", accepted)]);
+        assert_eq!(field(&response, "content-encoding"), coding, "{accepted}");
+        assert_eq!(field(&response, "content-type"), "text/javascript; charset=utf-8");
+        assert_eq!(field(&response, "vary"), "accept-encoding");
+        tags.push(field(&response, "etag").to_owned());
+        assert_eq!(text(response), content);
+        let fields = [("accept-encoding", accepted), ("if-none-match", tags.last().unwrap())];
+        let response = ask(&folder, "/app.js", &fields);
+        assert_eq!((response.status().as_u16(), field(&response, "vary")), (304, "accept-encoding"));
+    }
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 4);
+    let response = ask(&folder, "/app.js", &[("accept-encoding", "br"), ("range", "bytes=0-1")]);
+    assert_eq!(
+        (field(&response, "content-encoding"), field(&response, "etag")),
+        ("", field(&get(&folder, "/app.js"), "etag"))
+    );
+    assert_eq!(text(response), "pl");
+    let response = ask(&folder, "/app.js.gz", &[("accept-encoding", "gzip")]);
+    assert_eq!((field(&response, "content-encoding"), field(&response, "content-type")), ("", "application/gzip"));
+    assert_eq!(field(&get(&folder, "/"), "vary"), "");
+    let off = Folder::open(&site.path("root"), Options { precompressed: false, ..options() }, 1).unwrap();
+    assert_eq!(text(ask(&off, "/app.js", &[("accept-encoding", "br")])), "plain");
+}
+
+#[test]
+fn a_neighbour_that_is_older_than_its_file_is_of_another_version() {
+    let site = Site::new();
+    site.write("root/app.js.gz", "old");
+    age(&site.path("root"), Duration::from_secs(100));
+    site.write("root/app.js", "new");
+    let folder = site.folder(Confinement::Beneath);
+    let response = ask(&folder, "/app.js", &[("accept-encoding", "gzip")]);
+    assert_eq!((field(&response, "content-encoding"), field(&response, "vary")), ("", ""));
+    assert_eq!(text(response), "new");
+}
+
+#[test]
+fn fallback_answers_unknown_paths_and_may_not_be_stored_under_their_names() {
+    let site = Site::new();
+    let cache_control = Some(HeaderValue::from_static("max-age=60"));
+    let fallback = Some("index.html".to_owned());
+    let folder = Folder::open(&site.path("root"), Options { cache_control, fallback, ..options() }, 1).unwrap();
+    for target in ["/app/route", "/app/route/", "/bare/"] {
+        let response = get(&folder, target);
+        assert_eq!((response.status().as_u16(), field(&response, "cache-control")), (200, "no-cache"), "{target}");
+        let tag = field(&response, "etag").to_owned();
+        assert_eq!(text(response), "home");
+        assert_eq!(ask(&folder, target, &[("if-none-match", &tag)]).status(), 304);
+    }
+    let response = get(&folder, "/index.html");
+    assert_eq!(field(&response, "cache-control"), "max-age=60");
+    for (target, status) in [("/.git/config", 404), ("/docs", 301), ("/%00", 400)] {
+        assert_eq!(get(&folder, target).status(), status, "{target}");
+    }
+}
+
+#[test]
+fn listing_shows_what_can_be_had() {
+    let site = Site::new();
+    site.write("root/bare/file.txt", "text");
+    site.write("root/bare/sub/x", "x");
+    symlink("../docs/index.html", site.path("root/bare/inside")).unwrap();
+    symlink("../../secret", site.path("root/bare/leak")).unwrap();
+    let fifo = std::process::Command::new("mkfifo").arg(site.path("root/bare/fifo")).status().unwrap();
+    assert!(fifo.success());
+    let folder = Folder::open(&site.path("root"), Options { listing: true, ..options() }, 1).unwrap();
+    let response = get(&folder, "/bare/?sort=size");
+    assert_eq!(field(&response, "content-type"), "text/html; charset=utf-8");
+    let html = text(response);
+    for (name, shown) in [("file.txt", true), ("sub/", true), ("inside", true), ("leak", false), ("fifo", false)] {
+        assert_eq!(html.contains(&format!("href=\"./{name}\"")), shown, "{name} in\n{html}");
+    }
+    assert!(!text(get(&folder, "/")).contains("<table"), "an index goes before a listing");
+    site.write("root/bare/.hidden", "hidden");
+    assert!(
+        !text(get(&folder, "/bare/")).contains("./%2Ehidden") && !text(get(&folder, "/bare/")).contains(".hidden<")
+    );
+    assert_eq!(get(&folder, "/none/").status(), 404);
+}
+
+/// What a folder answers at this moment, to a request without fields.
+fn at(folder: &Folder, target: &str, now: Duration) -> Result<String, u16> {
+    let request = http::Request::builder().uri(target).body(RequestBody::default()).unwrap();
+    let path = asked_path(&request).unwrap();
+    loop {
+        match folder.serve(&request, &path, &path.decoded, now) {
+            Ok(response) => return Ok(text(response)),
+            Err(Refusal::Status(status)) => return Err(status.as_u16()),
+            Err(Refusal::Changing) => std::thread::yield_now(),
+        }
+    }
+}
+
+/// Counted from the start of the machine, as the clock does.
+const START: Duration = Duration::from_secs(1000);
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn what_changes_is_seen_after_half_a_second() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    let path = site.path("root/page.html");
+    let mut now = START;
+    site.write("root/page.html", "one");
+    assert_eq!(at(&folder, "/page.html", now), Ok("one".into()));
+    let mut seen_after = |expected: &Result<String, u16>, before: &Result<String, u16>| {
+        assert_eq!(&at(&folder, "/page.html", now + 499 * MS), before);
+        now += 500 * MS;
+        assert_eq!(&at(&folder, "/page.html", now), expected);
+    };
+    let text = |text: &str| Ok(text.to_owned());
+    site.write("root/page.html", "two");
+    seen_after(&text("two"), &text("one"));
+    site.write("root/new", "three");
+    fs::rename(site.path("root/new"), &path).unwrap();
+    seen_after(&text("three"), &text("two"));
+    File::options().write(true).open(&path).unwrap().set_len(2).unwrap();
+    seen_after(&text("th"), &text("three"));
+    fs::remove_file(&path).unwrap();
+    seen_after(&Err(404), &text("th"));
+}
+
+#[test]
+fn a_large_file_that_is_written_to_is_seen_at_once() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    for letter in ["a", "b"] {
+        site.write("root/large", letter.repeat(50_000));
+        assert_eq!(at(&folder, "/large", START), Ok(letter.repeat(50_000)));
+    }
+}
+
+#[test]
+fn a_link_to_another_folder_deploys_it() {
+    let site = Site::new();
+    site.write("one/index.html", "one");
+    site.write("two/index.html", "two");
+    site.write("two/new.html", "new");
+    let switch = |release: &str| {
+        symlink(release, site.path("next")).unwrap();
+        fs::rename(site.path("next"), site.path("current")).unwrap();
+    };
+    switch("one");
+    let folder = Folder::open(&site.path("current"), options(), 1).unwrap();
+    assert_eq!(at(&folder, "/", START), Ok("one".into()));
+    switch("two");
+    assert_eq!(at(&folder, "/", START + 499 * MS), Ok("one".into()));
+    assert_eq!(at(&folder, "/", START + 500 * MS), Ok("two".into()));
+    assert_eq!(at(&folder, "/new.html", START + 500 * MS), Ok("new".into()));
+    fs::remove_file(site.path("current")).unwrap();
+    assert_eq!(at(&folder, "/", START + 1000 * MS), Ok("two".into()), "a link that is away for a moment");
+    switch("one");
+    assert_eq!(at(&folder, "/", START + 1500 * MS), Ok("one".into()));
+    assert_eq!(at(&folder, "/new.html", START + 1500 * MS), Err(404));
+}
+
+#[test]
+fn a_file_by_itself_is_served_wherever_its_name_leads() {
+    let site = Site::new();
+    symlink("../secret", site.path("root/.chosen")).unwrap();
+    let Ok(Target::File(folder, name)) = Target::open(&site.path("root/.chosen"), options(), 1) else {
+        panic!("a file is no folder");
+    };
+    assert_eq!(name, b".chosen");
+    assert_eq!(at(&folder, "/.chosen", START), Ok("secret".into()));
+    assert!(matches!(Target::open(&site.path("root"), options(), 1), Ok(Target::Folder(_))));
 }
