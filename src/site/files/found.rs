@@ -190,6 +190,14 @@ impl Found {
 }
 
 impl Form {
+    /// The name of the file that a file of this name would be a neighbour of, if it may have any.
+    pub(super) fn plain_name(name: &[u8]) -> Option<&[u8]> {
+        let is_coded = |extension: &str| Coding::ALL.iter().any(|coding| coding.extension() == extension);
+        let dot = name.iter().rposition(|&byte| byte == b'.')?;
+        let (plain, extension) = (&name[..dot], std::str::from_utf8(&name[dot + 1..]).ok()?);
+        (is_coded(extension) && media_type::is_compressible(&media_type::by_name(plain))).then_some(plain)
+    }
+
     /// Where a file is that is asked for at `relative`.
     pub(super) fn path(self, relative: &[u8]) -> Vec<u8> {
         match self {
@@ -314,5 +322,10 @@ mod tests {
         assert_eq!(Coding::ALL.map(|coding| some.has(coding)), [false, true, false]);
         assert!(!some.are_none() && Neighbours::default().are_none());
         assert_eq!(Form::Coded(Coding::Zstd).path(b"a/b.js"), b"a/b.js.zst");
+        for (name, plain) in
+            [("a.js.br", Some("a.js")), ("a.js", None), ("a.tar.gz", None), ("a.gz", None), ("gz", None), (".gz", None)]
+        {
+            assert_eq!(Form::plain_name(name.as_bytes()), plain.map(str::as_bytes), "{name}");
+        }
     }
 }

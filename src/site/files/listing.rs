@@ -80,12 +80,13 @@ pub(crate) fn html(page: Page<'_>) -> String {
     if truncated {
         let shown = grouped(items.len() as u64);
         let _ =
-            writeln!(html, "<p class=note>Only the first {shown} entries of this folder are shown; it has more.</p>");
+            writeln!(html, "<p class=note>Only the first {shown} entries found are shown: this folder has more.</p>");
     }
     if !items.is_empty() || !path.is_empty() {
         push_table(&mut html, items, sorting, !path.is_empty());
     }
-    let _ = writeln!(html, "<p>{totals}</p>\n</main>");
+    let of_these = if truncated { "Shown: " } else { "" };
+    let _ = writeln!(html, "<p>{of_these}{totals}</p>\n</main>");
     html
 }
 
@@ -107,17 +108,17 @@ fn push_head(html: &mut String, path: &[u8]) {
 fn push_breadcrumbs(html: &mut String, path: &[u8]) {
     let below_root = path.split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
     let mut climb = below_root.clone().count();
-    html.push_str("<nav aria-label=Breadcrumb>\n<ol>\n");
+    html.push_str("<nav aria-label=Breadcrumb>\n<ol>");
     for segment in std::iter::once(&b"Home"[..]).chain(below_root) {
         if climb > 0 {
             let _ = write!(html, "<li><a href=\"{}\">", "../".repeat(climb));
             push_text(html, segment);
-            html.push_str("</a>\n");
+            html.push_str("</a>");
             climb -= 1;
         } else {
             html.push_str("<li><h1 aria-current=page>");
             push_text(html, segment);
-            html.push_str("</h1>\n");
+            html.push_str("</h1>");
         }
     }
     html.push_str("</ol>\n</nav>\n");
@@ -130,7 +131,9 @@ fn push_table(html: &mut String, items: Vec<Item>, sorting: Sorting, has_parent:
     }
     html.push_str("\n<tbody>\n");
     if has_parent {
-        html.push_str("<tr><th scope=row><a href=\"../\">Parent folder</a><td><td>\n");
+        html.push_str(
+            "<tr class=up><th scope=row><a href=\"../\"><span aria-hidden=true>↑</span> Parent folder</a><td><td>\n",
+        );
     }
     let mut dates = DateCache::new();
     for item in sorting.sort(items) {
@@ -152,23 +155,27 @@ fn push_column_head(html: &mut String, column: Column, current: Sorting) {
 
 fn push_row(html: &mut String, item: &Item, dates: &mut DateCache) {
     let slash = if item.folder { "/" } else { "" };
-    let _ = write!(html, "<tr><th scope=row><a href=\"./{}{slash}\">", percent_encode(&item.name, RESERVED));
+    html.push_str("<tr><th scope=row><a href=\"./");
+    html.extend(percent_encode(&item.name, RESERVED));
+    html.extend([slash, "\">"]);
     push_text(html, &item.name);
-    let _ = write!(html, "{slash}</a>");
-    match item.len {
-        _ if item.folder => html.push_str("<td>"),
-        0..1000 => {
-            let _ = write!(html, "<td>{} B", item.len);
-        }
-        len => {
-            let _ = write!(html, "<td title=\"{} bytes\">{}", grouped(len), size(len));
-        }
-    }
+    html.extend([slash, "</a>"]);
+    push_size(html, (!item.folder).then_some(item.len));
     html.push_str("<td>");
     if let Some(modified) = item.modified {
         push_date(html, &dates.iso(modified));
     }
     html.push('\n');
+}
+
+/// The cell of a size, with the exact one in its title where it is rounded.
+fn push_size(html: &mut String, len: Option<u64>) {
+    html.push_str("<td");
+    if let Some(len @ 1000..) = len {
+        html.extend([" title=\"", &grouped(len), " bytes\""]);
+    }
+    html.push('>');
+    html.extend(len.map(size));
 }
 
 /// From `2026-11-22T17:03:07.123Z`, as `2026-11-22 17:03` to read, in UTC.

@@ -39,7 +39,7 @@ struct State {
 }
 
 /// What a path leads to.
-pub(super) enum Entry {
+pub(super) enum Place {
     File(Arc<Found>),
     Directory,
     Other,
@@ -88,7 +88,7 @@ impl Lookup {
     ///
     /// # Errors
     /// Why it cannot be opened; [`Failure::CHANGING`] while it is being written to.
-    pub(super) fn find(&self, relative: &[u8], form: Form, now: Duration) -> Result<Entry, Failure> {
+    pub(super) fn find(&self, relative: &[u8], form: Form, now: Duration) -> Result<Place, Failure> {
         let coded_name;
         let name = match form {
             Form::Plain => relative,
@@ -103,7 +103,7 @@ impl Lookup {
             self.look_for_root(&mut state, now);
             match state.files.find(name) {
                 Some(kept) if now.saturating_sub(kept.checked) < FRESH_FOR && kept.value.is_unchanged() => {
-                    return Ok(Entry::File(kept.value));
+                    return Ok(Place::File(kept.value));
                 }
                 kept => (Arc::clone(&state.root), kept.map(|kept| kept.value)),
             }
@@ -111,20 +111,20 @@ impl Lookup {
         let loaded = self.load(&root, relative, form, known);
         let mut state = self.lock();
         match &loaded {
-            Ok(Entry::File(found)) => state.files.keep(name, Arc::clone(found), found.weight(), now),
-            Ok(Entry::Directory | Entry::Other) | Err(_) => state.files.forget(name),
+            Ok(Place::File(found)) => state.files.keep(name, Arc::clone(found), found.weight(), now),
+            Ok(Place::Directory | Place::Other) | Err(_) => state.files.forget(name),
         }
         loaded
     }
 
     /// Looks, and opens what is not `known`.
-    fn load(&self, root: &Root, relative: &[u8], form: Form, known: Option<Arc<Found>>) -> Result<Entry, Failure> {
+    fn load(&self, root: &Root, relative: &[u8], form: Form, known: Option<Arc<Found>>) -> Result<Place, Failure> {
         let path = form.path(relative);
         let seen = self.with_descriptors(|| root.look(&path))?;
         match seen.kind {
             Kind::File => {}
-            Kind::Directory => return Ok(Entry::Directory),
-            Kind::Other => return Ok(Entry::Other),
+            Kind::Directory => return Ok(Place::Directory),
+            Kind::Other => return Ok(Place::Other),
         }
         let neighbours = match form {
             Form::Plain => self.neighbours(root, relative, &seen.version),
@@ -132,7 +132,7 @@ impl Lookup {
         };
         let is_the_same = |known: &Arc<Found>| known.version == seen.version && known.neighbours == neighbours;
         if let Some(known) = known.filter(is_the_same).filter(|known| known.is_unchanged()) {
-            return Ok(Entry::File(known));
+            return Ok(Place::File(known));
         }
         let clock = Clock::read();
         let (file, seen) = self.with_descriptors(|| root.open_beneath(&path))?;
@@ -140,7 +140,7 @@ impl Lookup {
             return Err(Failure::CHANGING);
         }
         let about = About { name: relative, form, neighbours, cache_control: self.cache_control.as_ref() };
-        Ok(Entry::File(Arc::new(Found::take(file, seen, clock, &about)?)))
+        Ok(Place::File(Arc::new(Found::take(file, seen, clock, &about)?)))
     }
 
     /// Where descriptors have run out, those that are kept for later are given up for what is asked for now.

@@ -11,6 +11,7 @@ mod path;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -23,12 +24,12 @@ use http::{HeaderValue, StatusCode};
 
 use super::{Body, Request, Response};
 use crate::h1::coding::prefer;
-use crate::sys::directory::{self, EntryKind};
+use crate::sys::directory::{self, Entry, EntryKind};
 use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root};
 
 pub(crate) use answer::{asked_path, without_file};
 use found::{Form, Found};
-use lookup::{Entry, Lookup};
+use lookup::{Lookup, Place};
 pub(crate) use path::UrlPath;
 
 /// A folder whose files are the site.
@@ -133,9 +134,9 @@ impl Folder {
             return self.serve_directory(request, path, relative, now);
         }
         match self.lookup.find(relative, Form::Plain, now) {
-            Ok(Entry::File(found)) => Ok(answer::with_file(request, &self.best_form(request, relative, found, now))?),
-            Ok(Entry::Directory) => Ok(answer::redirect_into(path, request.uri())?),
-            Ok(Entry::Other) => Err(StatusCode::FORBIDDEN.into()),
+            Ok(Place::File(found)) => Ok(answer::with_file(request, &self.best_form(request, relative, found, now))?),
+            Ok(Place::Directory) => Ok(answer::redirect_into(path, request.uri())?),
+            Ok(Place::Other) => Err(StatusCode::FORBIDDEN.into()),
             Err(failure) if failure.reason == Reason::Absent => {
                 self.serve_fallback(request, StatusCode::NOT_FOUND, now)
             }
@@ -153,11 +154,11 @@ impl Folder {
         for index in &self.options.index {
             let relative = join(relative, index.as_bytes());
             match self.lookup.find(&relative, Form::Plain, now) {
-                Ok(Entry::File(found)) => {
+                Ok(Place::File(found)) => {
                     return Ok(answer::with_file(request, &self.best_form(request, &relative, found, now))?);
                 }
-                Ok(Entry::Directory) => {}
-                Ok(Entry::Other) => return Err(StatusCode::FORBIDDEN.into()),
+                Ok(Place::Directory) => {}
+                Ok(Place::Other) => return Err(StatusCode::FORBIDDEN.into()),
                 Err(failure) if failure.reason == Reason::Absent => {}
                 Err(failure) => return Err(self.refusal(&relative, &failure)),
             }
@@ -180,10 +181,10 @@ impl Folder {
         let Some(fallback) = &self.options.fallback else { return Err(status.into()) };
         let relative = fallback.as_bytes();
         match self.lookup.find(relative, Form::Plain, now) {
-            Ok(Entry::File(found)) => {
+            Ok(Place::File(found)) => {
                 Ok(answer::with_fallback(request, &self.best_form(request, relative, found, now))?)
             }
-            Ok(Entry::Directory | Entry::Other) => Err(status.into()),
+            Ok(Place::Directory | Place::Other) => Err(status.into()),
             Err(failure) if failure.reason == Reason::Absent => Err(status.into()),
             Err(failure) => Err(self.refusal(relative, &failure)),
         }
@@ -201,9 +202,9 @@ impl Folder {
     pub(crate) fn page(&self, request: &Request, status: StatusCode, now: Duration) -> Result<Option<Body>, Refusal> {
         let relative = format!("{}.html", status.as_str()).into_bytes();
         match self.lookup.find(&relative, Form::Plain, now) {
-            Ok(Entry::File(found)) => Ok(Some(self.best_form(request, &relative, found, now).page())),
+            Ok(Place::File(found)) => Ok(Some(self.best_form(request, &relative, found, now).page())),
             Err(failure) if failure.reason == Reason::Contended => Err(Refusal::Changing),
-            Ok(Entry::Directory | Entry::Other) | Err(_) => Ok(None),
+            Ok(Place::Directory | Place::Other) | Err(_) => Ok(None),
         }
     }
 
@@ -215,40 +216,50 @@ impl Folder {
         }
         let Some(coding) = prefer(request.headers(), |coding| plain.neighbours.has(coding)) else { return plain };
         match self.lookup.find(relative, Form::Coded(coding), now) {
-            Ok(Entry::File(coded)) => coded,
-            Ok(Entry::Directory | Entry::Other) | Err(_) => plain,
+            Ok(Place::File(coded)) => coded,
+            Ok(Place::Directory | Place::Other) | Err(_) => plain,
         }
     }
 
     fn list(&self, root: &Root, request: &Request, path: &UrlPath, relative: &[u8]) -> Result<Response, Refusal> {
-        let read = root
+        // The page's links count on a URL without empty segments.
+        if request.uri().path().matches('/').count() != path.segments().count() + 1 {
+            return Ok(answer::redirect_into(path, request.uri())?);
+        }
+        let (entries, truncated) = root
             .open_beneath(relative)
-            .and_then(|(file, _)| Ok(directory::read(file.into(), MOST_LISTED)?))
+            .and_then(|(folder, seen)| match seen.kind {
+                Kind::Directory => Ok(directory::read(folder.into(), MOST_LISTED)?),
+                Kind::File | Kind::Other => Err(Failure::CHANGING),
+            })
             .map_err(|failure| self.refusal(relative, &failure))?;
-        let (entries, truncated) = read;
-        let mut items = Vec::with_capacity(entries.len());
-        for entry in entries {
-            if !self.options.dotfiles && entry.name.starts_with(b".") {
-                continue;
-            }
-            let (folder, len, modified) = match entry.kind {
-                EntryKind::File => (false, entry.len, entry.modified),
-                EntryKind::Directory => (true, 0, entry.modified),
-                // What it leads to; nothing where it leads out.
-                EntryKind::Link => match root.look(&join(relative, &entry.name)) {
-                    Ok(seen) if seen.kind != Kind::Other => {
-                        (seen.kind == Kind::Directory, seen.version.len, seen.version.modified())
-                    }
-                    Ok(_) | Err(_) => continue,
-                },
-                EntryKind::Other => continue,
-            };
-            items.push(listing::Item { name: entry.name, folder, len, modified });
+        let mut items: Vec<_> = entries.into_iter().filter_map(|entry| self.listed(root, relative, entry)).collect();
+        if self.options.precompressed {
+            remove_neighbours(&mut items);
         }
         let page = listing::Page { path: &path.decoded, items, truncated, query: request.uri().query() };
         let mut response = Response::new(Body::from(listing::html(page)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         Ok(response)
+    }
+
+    /// An entry of a folder as it is listed; nothing for one that is not served.
+    fn listed(&self, root: &Root, relative: &[u8], entry: Entry) -> Option<listing::Item> {
+        let hidden = !self.options.dotfiles && entry.name.starts_with(b".");
+        if hidden || !path::can_be_asked_for(&entry.name) {
+            return None;
+        }
+        let Entry { name, kind, len, modified } = entry;
+        match kind {
+            EntryKind::File => Some(listing::Item { name, folder: false, len, modified }),
+            EntryKind::Directory => Some(listing::Item { name, folder: true, len: 0, modified }),
+            EntryKind::Link => {
+                let seen = root.look(&join(relative, &name)).ok().filter(|seen| seen.kind != Kind::Other)?;
+                let (folder, len) = (seen.kind == Kind::Directory, seen.version.len);
+                Some(listing::Item { name, folder, len, modified: seen.version.modified() })
+            }
+            EntryKind::Other => None,
+        }
     }
 
     /// What a failure means to the client, and to the log where somebody has to do something about it.
@@ -288,6 +299,12 @@ impl From<StatusCode> for Refusal {
     fn from(status: StatusCode) -> Self {
         Self::Status(status)
     }
+}
+
+/// Leaves out what is sent in place of another file of the list.
+fn remove_neighbours(items: &mut Vec<listing::Item>) {
+    let plain: HashSet<Box<[u8]>> = items.iter().map(|item| item.name.as_slice().into()).collect();
+    items.retain(|item| !Form::plain_name(&item.name).is_some_and(|name| plain.contains(name)));
 }
 
 fn join(relative: &[u8], name: &[u8]) -> Vec<u8> {

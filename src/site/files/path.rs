@@ -32,6 +32,11 @@ impl UrlPath {
         Ok(Self { decoded, directory })
     }
 
+    /// Its segments; none for `/`.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        self.decoded.split(|&byte| byte == b'/').filter(|segment| !segment.is_empty())
+    }
+
     /// What follows `prefix`, written like [`decoded`](Self::decoded), if it ends at the border of a segment.
     pub(crate) fn below(&self, prefix: &[u8]) -> Option<&[u8]> {
         let rest = self.decoded.strip_prefix(prefix)?;
@@ -42,6 +47,11 @@ impl UrlPath {
 /// Whether any segment begins with a dot. (`.` and `..` are no longer there.)
 pub(crate) fn has_dotfile(decoded: &[u8]) -> bool {
     decoded.split(|&byte| byte == b'/').any(|segment| segment.starts_with(b"."))
+}
+
+/// Whether [`UrlPath::resolve`] gives this name for any URL.
+pub(crate) fn can_be_asked_for(name: &[u8]) -> bool {
+    !name.iter().any(|byte| matches!(byte, 0..=0x1f | 0x7f | b'\\'))
 }
 
 /// Appends one segment; returns whether the path now names a folder.
@@ -172,6 +182,15 @@ mod tests {
             [("", false), ("a.b/c.", false), (".git", true), ("a/.ht", true), ("...", true), (".a/b", true)]
         {
             assert_eq!(has_dotfile(decoded.as_bytes()), expected, "{decoded}");
+        }
+    }
+
+    #[test]
+    fn names_that_no_url_leads_to_are_told() {
+        for byte in 0..=255_u8 {
+            let resolved = UrlPath::resolve(&format!("/x%{byte:02x}"));
+            let asked = can_be_asked_for(&[b'x', byte]);
+            assert_eq!(resolved.is_ok_and(|path| path.decoded == [b'x', byte]), asked && byte != b'/', "{byte}");
         }
     }
 

@@ -539,7 +539,16 @@ fn listing_shows_what_can_be_had() {
     assert!(
         !text(get(&folder, "/bare/")).contains("./%2Ehidden") && !text(get(&folder, "/bare/")).contains(".hidden<")
     );
+    for name in ["file.txt.gz", "other.txt.gz"] {
+        site.write(&format!("root/bare/{name}"), "x");
+    }
+    let html = text(get(&folder, "/bare/"));
+    assert!(!html.contains("file.txt.gz") && html.contains("other.txt.gz"), "{html}");
+    fs::write(site.path("root/bare/back\\slash"), "x").unwrap();
+    assert!(!text(get(&folder, "/bare/")).contains("slash<"), "no URL leads there");
     assert_eq!(get(&folder, "/none/").status(), 404);
+    let response = get(&folder, "/bare//sub/?sort=size");
+    assert_eq!((response.status().as_u16(), field(&response, "location")), (301, "/bare/sub/?sort=size"));
 }
 
 /// What a folder answers at this moment, to a request without fields.
