@@ -5,6 +5,7 @@
 mod support;
 
 mod cli;
+mod compress;
 mod docs_fresh;
 mod http_corpus;
 mod http_fairness;

@@ -28,6 +28,17 @@ pub(super) fn command() -> Command {
             Command::new("check").about("Say what `serve` would run with the same arguments, or every mistake"),
         ))
         .subcommand(
+            Command::new("compress")
+                .about("Make compressed neighbours (NAME.br, NAME.zst, NAME.gz) of a folder's files, for serve to send")
+                .arg(
+                    Arg::new(FOLDER)
+                        .required(true)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("The folder whose files, at any depth, get neighbours where that makes them smaller"),
+                )
+                .after_help(super::compress::HELP),
+        )
+        .subcommand(
             Command::new("options")
                 .about("List every option with its default")
                 .arg(Arg::new("json").long("json").num_args(0).help("As JSON"))
@@ -48,6 +59,7 @@ const EXAMPLES: &str = "\
 Examples:
   regrow serve public                     serve the folder `public` on http://localhost:8080
   regrow serve public --processPool 4     with four workers
+  regrow compress public                  make compressed neighbours of its files
   regrow init site.conf                   write a configuration for production,
   regrow check -c site.conf               see what it would run,
   regrow serve -c site.conf               and run it
@@ -76,7 +88,7 @@ fn serve_arguments(command: Command) -> Command {
     command.arg(folder).arg(file).args(flags).after_help(PRECEDENCE)
 }
 
-const FOLDER: &str = "FOLDER";
+pub(super) const FOLDER: &str = "FOLDER";
 const CONFIG: &str = "config";
 
 fn flag(row: &'static Row, heading: &'static str) -> Arg {

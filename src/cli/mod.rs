@@ -5,6 +5,7 @@
 
 mod arguments;
 mod check;
+mod compress;
 mod init;
 mod options;
 mod serve;
@@ -32,6 +33,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> CliExit {
     match matches.subcommand() {
         Some(("serve", matches)) => serve::run(matches),
         Some(("check", matches)) => check::run(matches),
+        Some(("compress", matches)) => compress::run(matches),
         Some(("options", matches)) => options::run(matches),
         Some(("init", matches)) => init::run(matches),
         // clap lets no other name pass.

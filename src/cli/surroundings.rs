@@ -56,7 +56,7 @@ fn of_setting<T>(name: &str, text: &dyn ToString, setting: &Setting<T>, judged: 
 
 /// A folder, or a file where that is the target of a prefix of its own; at `/` there is always a folder. What is no
 /// regular file is not opened.
-fn readable(path: &Path, prefix: &str) -> Result<(), Wrong> {
+pub(super) fn readable(path: &Path, prefix: &str) -> Result<(), Wrong> {
     let opened = match fs::metadata(path) {
         Ok(found) if found.is_dir() => fs::read_dir(path).map(drop),
         Ok(_) if prefix == "/" => return Err(Wrong::new("not a folder", "name the folder that holds it")),

@@ -8,6 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod log_fd;
 pub(crate) mod open_beneath;
 pub(crate) mod pipe;
+pub(crate) mod plain_file;
 pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;

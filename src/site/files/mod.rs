@@ -30,6 +30,7 @@ use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root};
 pub(crate) use answer::{asked_path, without_file};
 use found::{Form, Found};
 use lookup::{Lookup, Place};
+pub(crate) use media_type::{by_name, is_compressible};
 pub(crate) use path::UrlPath;
 
 /// A folder whose files are the site.
