@@ -63,7 +63,8 @@ pub(super) fn readable(path: &Path, prefix: &str) -> Result<(), Wrong> {
         Ok(found) if found.is_file() => fs::File::open(path).map(drop),
         Ok(_) => return Err(Wrong::new("neither a folder nor a file", "name a folder or a file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Wrong::new("no such folder or file", "create it, or name another"));
+            let missing = if prefix == "/" { "no such folder" } else { "no such folder or file" };
+            return Err(Wrong::new(missing, "create it, or name another"));
         }
         Err(error) => Err(error),
     };
