@@ -108,7 +108,7 @@ fn a_missing_folder_file_or_command_is_named_and_exits_2() {
 fn help_names_the_commands_and_exits_0() {
     let said = regrow(Path::new("/"), &["--help"]);
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
-    for command in ["serve", "check", "options", "init"] {
+    for command in ["serve", "check", "options", "init", "compress"] {
         assert!(said.out.contains(command), "{command} is missing in {}", said.out);
     }
 }

@@ -85,7 +85,8 @@ impl Routes {
     ) -> Result<Response, Refusal> {
         let mut response = without_file(status);
         if status.is_client_error() || status.is_server_error() {
-            let root = self.routes.iter().find(|route| route.prefix.is_empty());
+            let is_asked = |route: &Route| asked.is_some_and(|asked| std::ptr::eq(asked, route));
+            let root = self.routes.iter().find(|route| route.prefix.is_empty() && !is_asked(route));
             let pages = asked.into_iter().chain(root).filter(|route| route.file.is_none());
             for route in pages {
                 if let Some(page) = route.folder.page(request, status, now)? {

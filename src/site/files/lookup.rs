@@ -180,11 +180,18 @@ impl Lookup {
         !state.files.is_empty()
     }
 
-    /// The folder that the path leads to now.
-    pub(super) fn root(&self, now: Duration) -> Arc<Root> {
-        let mut state = self.lock();
-        self.look_for_root(&mut state, now);
-        Arc::clone(&state.root)
+    /// What kind of thing is at `relative`, and the root that it was seen beneath.
+    ///
+    /// # Errors
+    /// Why it cannot be looked at.
+    pub(super) fn look(&self, relative: &[u8], now: Duration) -> Result<(Arc<Root>, Kind), Failure> {
+        let root = {
+            let mut state = self.lock();
+            self.look_for_root(&mut state, now);
+            Arc::clone(&state.root)
+        };
+        let seen = self.with_descriptors(|| root.look(relative))?;
+        Ok((root, seen.kind))
     }
 
     /// Sees whether the folder's path leads to another folder now: to change a link to it is a way to deploy.

@@ -164,12 +164,9 @@ impl Folder {
                 Err(failure) => return Err(self.refusal(&relative, &failure)),
             }
         }
-        let root = self.lookup.root(now);
-        let status = match root.look(relative) {
-            Ok(seen) if seen.kind == Kind::Directory && self.options.listing => {
-                return self.list(&root, request, path, relative);
-            }
-            Ok(seen) if seen.kind == Kind::Directory => StatusCode::FORBIDDEN,
+        let status = match self.lookup.look(relative, now) {
+            Ok((root, Kind::Directory)) if self.options.listing => return self.list(&root, request, path, relative),
+            Ok((_, Kind::Directory)) => StatusCode::FORBIDDEN,
             Ok(_) => StatusCode::NOT_FOUND,
             Err(failure) if failure.reason == Reason::Absent => StatusCode::NOT_FOUND,
             Err(failure) => return Err(self.refusal(relative, &failure)),
