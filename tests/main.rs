@@ -20,5 +20,8 @@ mod logs;
 mod real_site;
 mod sockets;
 mod start;
+mod static_browser;
+mod static_clients;
+mod static_race;
 mod stop;
 mod supervision;
