@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use socket2::{Domain, Socket, Type};
+
 use super::PATIENCE;
 
 /// A kept connection.
@@ -24,7 +26,18 @@ pub struct Reply {
 
 impl Connection {
     pub fn open(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(to)?;
+        Self::over(TcpStream::connect(to)?)
+    }
+
+    /// One that takes little at a time: what it has not asked for waits in the server.
+    pub fn open_narrow(to: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_recv_buffer_size(16 << 10)?;
+        socket.connect(&to.into())?;
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { reader: BufReader::new(stream) })
@@ -60,6 +73,13 @@ impl<S: Read + Write> Connection<S> {
 
     /// Waits for the response to the oldest request that was sent.
     pub fn answer(&mut self) -> io::Result<Reply> {
+        let mut reply = self.head()?;
+        self.body(&mut reply.body)?;
+        Ok(reply)
+    }
+
+    /// Waits for the head only; the body is all zeroes, and still to be read.
+    pub fn head(&mut self) -> io::Result<Reply> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.reader.read_line(&mut head)? == 0 {
@@ -68,9 +88,16 @@ impl<S: Read + Write> Connection<S> {
         }
         let status = head.get(9..12).and_then(|digits| digits.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no status line: {head:?}")))?;
-        let mut body = vec![0; content_length(&head)];
-        self.reader.read_exact(&mut body)?;
-        Ok(Reply { status, head, body })
+        let mut reply = Reply { status, head, body: Vec::new() };
+        let length = reply.field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        // What has no body says how long it would be (RFC 9110 section 8.6).
+        reply.body.resize(if status == 304 { 0 } else { length }, 0);
+        Ok(reply)
+    }
+
+    /// Reads what comes of a body, whose head was read.
+    pub fn body(&mut self, body: &mut [u8]) -> io::Result<()> {
+        self.reader.read_exact(body)
     }
 
     /// Whether the server has closed the connection, having said no more.
@@ -83,6 +110,12 @@ impl Reply {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+
+    /// The value of the first field of that name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
 }
 
 /// One request on a connection of its own.
@@ -93,10 +126,4 @@ pub fn get(to: SocketAddr, target: impl Display) -> io::Result<Reply> {
 /// One request on a socket file.
 pub fn get_unix(path: &Path, target: impl Display) -> io::Result<Reply> {
     Connection::open_unix(path)?.get(target)
-}
-
-fn content_length(head: &str) -> usize {
-    let fields = head.lines().filter_map(|line| line.split_once(": "));
-    let mut lengths = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    lengths.next().and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
 }

@@ -10,7 +10,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, End, Framing, checksum, curl, pattern, post, request, time};
-pub use fetch::{Connection, get, get_unix};
+pub use fetch::{Connection, Reply, get, get_unix};
 pub use server::{Launch, Server, all_children_of, children_of, is_alive};
 
 /// Nothing that is waited for takes so long, not even on a machine that is busy with other tests.
