@@ -11,7 +11,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::support::{Connection, Launch, PATIENCE, Server, wait_until};
+use crate::support::{Connection, Launch, PATIENCE, Reply, Server, time, wait_until};
 
 const FILES: usize = 2_400;
 const CONNECTIONS: usize = 6;
@@ -47,6 +47,93 @@ fn a_real_site_arrives_whole_while_workers_are_killed() {
     wait_until("the pool complete again", || (server.worker_pids().len() == WORKERS).then_some(()));
     visit.read_all(&files[..100]);
     assert_eq!(visit.failures.load(Ordering::SeqCst), failures, "nobody was killed any more");
+}
+
+/// What a crawler keeps of a page: its target, entity tag and date.
+type Known = (String, String, String);
+
+#[test]
+fn a_real_site_crawled_twice_is_sent_once() {
+    let folder = real_site();
+    let (mut files, mut folders) = (Vec::new(), Vec::new());
+    walk(&folder, &folder, &mut files);
+    files.iter().filter(|file| file.ends_with("index.html")).for_each(|index| folders.extend(index.parent()));
+    let server = Launch::regrow().arg(&folder).args(["--processPool", "2", "--socketQueueSize", "128"]).start();
+
+    let address = server.address();
+    let (pages, first) = time(|| {
+        in_shares(&folders, |folders| visit_folders(address, &folder, folders));
+        in_shares(&files, |files| read_files(address, &folder, files))
+    });
+    let pages: Vec<Known> = pages.into_iter().flatten().collect();
+    let ((), second) = time(|| drop(in_shares(&pages, |pages| revalidate(address, pages))));
+    eprintln!("{} files, {} folders: read in {first:?}, revalidated in {second:?}", files.len(), folders.len());
+    assert_eq!(pages.len(), files.len());
+}
+
+/// Works off all of it at once, each share over a connection of its own.
+fn in_shares<T: Sync, R: Send>(all: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
+    thread::scope(|scope| {
+        let shares = all.chunks(all.len().div_ceil(CONNECTIONS).max(1));
+        let workers: Vec<_> = shares.map(|share| scope.spawn(|| work(share))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("a client that was content")).collect()
+    })
+}
+
+/// Each folder is redirected to its index page.
+fn visit_folders(server: SocketAddr, root: &Path, folders: &[&Path]) {
+    let mut connection = Connection::open(server).expect("no connection is refused");
+    for folder in folders {
+        let target = target(folder);
+        let slash = if target == "/" { target.clone() } else { format!("{target}/") };
+        if target != "/" {
+            let reply = connection.get(format!("{target}?query")).expect("an answer");
+            let location = format!("{slash}?query");
+            assert_eq!((reply.status, reply.field("location")), (301, Some(location.as_str())), "{target}");
+        }
+        let page = connection.get(&slash).expect("an answer");
+        let index = fs::read(root.join(folder).join("index.html")).expect("a file of the site");
+        assert!(page.status == 200 && page.body == index, "{slash}: {}", page.head);
+        let tag = page.field("etag").expect("an entity tag");
+        let again = ask(&mut connection, &slash, "If-None-Match", tag);
+        assert_eq!((again.status, again.field("etag")), (304, Some(tag)), "{slash}");
+    }
+}
+
+fn read_files(server: SocketAddr, root: &Path, files: &[PathBuf]) -> Vec<Known> {
+    let mut connection = Connection::open(server).expect("no connection is refused");
+    let read = |file: &PathBuf| {
+        let target = target(file);
+        let reply = connection.get(&target).unwrap_or_else(|cause| panic!("{target}: {cause}"));
+        assert_eq!(reply.status, 200, "{target}: {}", reply.head);
+        assert!(reply.body == fs::read(root.join(file)).expect("a file of the site"), "{target} differs from its file");
+        let field =
+            |name| reply.field(name).unwrap_or_else(|| panic!("no {name} for {target}: {}", reply.head)).to_owned();
+        let (tag, date) = (field("etag"), field("last-modified"));
+        assert!(tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'), "a strong tag: {tag}");
+        (target, tag, date)
+    };
+    files.iter().map(read).collect()
+}
+
+/// Asks for each page by turns with its tag and with its date: nothing is sent a second time.
+fn revalidate(server: SocketAddr, pages: &[Known]) {
+    let mut connection = Connection::open(server).expect("no connection is refused");
+    for (number, (target, tag, date)) in pages.iter().enumerate() {
+        let by_tag = number % 2 == 0;
+        let (name, value) = if by_tag { ("If-None-Match", tag) } else { ("If-Modified-Since", date) };
+        // A body would be taken for the next answer, and that is none.
+        let reply = ask(&mut connection, target, name, value);
+        assert_eq!((reply.status, reply.field("etag")), (304, Some(tag.as_str())), "{target}: {}", reply.head);
+    }
+    let last = ask(&mut connection, "/", "Connection", "close");
+    assert!(last.status < 500 && connection.is_closed(), "more than was asked for");
+}
+
+fn ask(connection: &mut Connection, target: &str, name: &str, value: &str) -> Reply {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: test\r\n{name}: {value}\r\n\r\n");
+    connection.send(request.as_bytes()).unwrap_or_else(|cause| panic!("{target}: {cause}"));
+    connection.answer().unwrap_or_else(|cause| panic!("{target}: {cause}"))
 }
 
 /// Several readers of one site, and one who kills its workers.
