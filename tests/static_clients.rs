@@ -137,7 +137,7 @@ fn multipart(reply: &Reply) -> Vec<(String, Vec<u8>)> {
     let mut parts = Vec::new();
     while let Some(part) = rest.strip_prefix(b"\r\n") {
         let blank = find(part, b"\r\n\r\n").expect("the end of a part's head");
-        let head = str::from_utf8(&part[..blank]).expect("a head in ASCII");
+        let head = String::from_utf8_lossy(&part[..blank]);
         assert!(head.to_ascii_lowercase().contains("content-type: application/octet-stream"), "{head}");
         let range = head.lines().find_map(|line| line.split_once(": ").filter(|(name, _)| is_content_range(name)));
         let body = &part[blank + 4..];

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::{Connection, Launch, Reply, Server, wait_until};
@@ -40,14 +40,16 @@ fn every_answer_is_one_version_while_files_are_replaced_rewritten_and_truncated(
     let (race, over) = (&Race::new(server.address()), &AtomicBool::new(false));
     thread::scope(|scope| {
         let writers: Vec<_> = subjects.iter().map(|group| scope.spawn(|| write_until(over, group))).collect();
-        let subjects: Vec<_> = subjects.as_flattened().iter().collect();
-        let clients: Vec<_> = (0..CLIENTS).map(|seed| (seed, subjects.clone())).collect();
-        let clients = clients.into_iter().map(|(seed, subjects)| scope.spawn(move || race.run(seed, subjects)));
-        let clients: Vec<_> = clients.collect();
-        let outcomes: Vec<_> = clients.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        let all = subjects.as_flattened();
+        let clients: Vec<_> = (0..CLIENTS).map(|seed| scope.spawn(move || race.run(seed, all))).collect();
+        let outcomes: Vec<_> = clients.into_iter().map(ScopedJoinHandle::join).collect();
         over.store(true, Ordering::SeqCst);
-        writers.into_iter().for_each(|writer| writer.join().expect("a writer that went on"));
-        outcomes.into_iter().for_each(|client| client.expect("a client that was content"));
+        for writer in writers {
+            writer.join().expect("a writer that went on");
+        }
+        for client in outcomes {
+            client.expect("a client that was content");
+        }
     });
 
     eprintln!("{race:?}");
@@ -196,14 +198,14 @@ impl Race {
     }
 
     /// A client that reads over a kept connection. Every second one reads so slowly that files change underneath.
-    fn run(&self, seed: usize, subjects: Vec<&Subject>) {
+    fn run(&self, seed: usize, subjects: &[Subject]) {
         let open = if seed % 2 == 0 { Connection::open } else { Connection::open_narrow };
         let mut connection = open(self.address).expect("nobody is refused");
         let mut known: HashMap<&str, (String, usize)> = HashMap::new();
         let mut random = seed;
         while Instant::now() < self.until {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let subject = subjects[(random >> 33) % subjects.len()];
+            let subject = &subjects[(random >> 33) % subjects.len()];
             let wanted = known.get(subject.target.as_str()).filter(|_| (random >> 50) % 3 == 0);
             match self.ask(&mut connection, subject, wanted) {
                 Ok((tag, length)) if length >= 4 * LINE => drop(known.insert(&subject.target, (tag, length))),
@@ -376,7 +378,9 @@ fn switching_the_link_to_a_release_deploys_it() {
     for release in 0..2 {
         let root = folder.join(format!("release-{release}"));
         fs::create_dir_all(root.join("deep")).unwrap();
-        files.iter().for_each(|(target, lines)| fs::write(root.join(&target[1..]), content(release, *lines)).unwrap());
+        for (target, lines) in files {
+            fs::write(root.join(&target[1..]), content(release, lines)).unwrap();
+        }
     }
     let switch_to = |release: usize| {
         symlink(format!("release-{release}"), folder.join("next")).unwrap();
@@ -404,7 +408,7 @@ fn switching_the_link_to_a_release_deploys_it() {
             let seen = answers.load(Ordering::SeqCst);
             switch_to(switch % 2);
             thread::sleep(PAUSE * 4);
-            let goes_on = || answers.load(Ordering::SeqCst) > seen || readers.iter().any(|reader| reader.is_finished());
+            let goes_on = || answers.load(Ordering::SeqCst) > seen || readers.iter().any(ScopedJoinHandle::is_finished);
             wait_until("answers between switches", || goes_on().then_some(()));
         }
         over.store(true, Ordering::SeqCst);
@@ -455,7 +459,9 @@ fn whatever_happens_to_a_file_is_noticed_by_all_workers() {
 fn warm(server: &Server, targets: &[&str]) -> Vec<Connection> {
     let mut connections: Vec<_> = (0..CLIENTS).map(|_| Connection::open(server.address()).unwrap()).collect();
     for connection in &mut connections {
-        targets.iter().for_each(|target| assert_eq!(connection.get(target).unwrap().status, 200, "{target}"));
+        for target in targets {
+            assert_eq!(connection.get(target).unwrap().status, 200, "{target}");
+        }
     }
     connections
 }
@@ -464,12 +470,12 @@ fn warm(server: &Server, targets: &[&str]) -> Vec<Connection> {
 /// sees only while it sends that the file is another.
 fn wait_for_all(server: &Server, connections: &mut [Connection], target: &str, is_seen: impl Fn(&Reply) -> bool) {
     for connection in connections {
-        wait_until(target, || match connection.get(target) {
-            Ok(reply) => is_seen(&reply).then_some(()),
-            Err(_) => {
+        wait_until(target, || {
+            let reply = connection.get(target);
+            if reply.is_err() {
                 *connection = Connection::open(server.address()).unwrap();
-                None
             }
+            reply.is_ok_and(|reply| is_seen(&reply)).then_some(())
         });
     }
 }
