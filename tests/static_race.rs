@@ -52,9 +52,10 @@ fn every_answer_is_one_version_while_files_are_replaced_rewritten_and_truncated(
         }
     });
 
-    eprintln!("{race:?}");
-    let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
-    assert!(count(&race.whole) >= 200 && count(&race.parts) >= 20, "too few answers to show anything: {race:?}");
+    let [whole, parts, cut, mixed_on_disk] =
+        [&race.whole, &race.parts, &race.cut, &race.mixed_on_disk].map(|count| count.load(Ordering::SeqCst));
+    eprintln!("{whole} whole answers, {parts} parts, {cut} cut off, {mixed_on_disk} read from a half-written file");
+    assert!(whole >= 200 && parts >= 20, "too few to show anything");
     assert_eq!(sorted(server.worker_pids()), workers, "a worker died");
     let mut connections = warm(&server, &[]);
     let since = Instant::now();
@@ -176,7 +177,6 @@ fn write_until(over: &AtomicBool, group: &[Subject]) {
 }
 
 /// What the clients of a race have seen.
-#[derive(Debug)]
 struct Race {
     address: SocketAddr,
     until: Instant,
