@@ -72,7 +72,9 @@ fn a_page_is_loaded_with_all_its_parts_and_revalidated() {
     assert!(first.contains("&video=160x120&"), "the video: {first}");
     assert!(first.contains("&skipped=true&arrived=true "), "the place sought in the video: {first}");
     // From its start, and from the place that was sought.
-    wait_until("two parts of the video", || (lines(&server, "GET /video.webm ", 206).len() >= 2).then_some(()));
+    wait_until(&format!("two parts of the video in {}", server.access_log()), || {
+        (lines(&server, "GET /video.webm ", 206).len() >= 2).then_some(())
+    });
 
     let second = report(&server, &browser, 2);
     assert_eq!(first.split_once("visit=1&").map(seen), second.split_once("visit=2&").map(seen));
@@ -133,19 +135,23 @@ fn write_site(site: &Path) {
     fs::write(site.join("index.html"), PAGE).unwrap();
     fs::write(site.join("look/style.css"), STYLE).unwrap();
     fs::write(site.join("script.js"), SCRIPT).unwrap();
-    film("testsrc2=size=80x60:duration=1", &["-frames:v", "1"], &site.join("picture.png"));
-    // Noise does not compress: some ten megabytes, of which a browser loads only the beginning on its own.
+    let test_picture = |scene| ["-f", "lavfi", "-i", scene];
+    let one_picture = ["-frames:v", "1"];
+    ffmpeg(&test_picture("testsrc2=size=80x60:duration=1"), &one_picture, &site.join("picture.png"));
+    // Noise does not compress: many megabytes quickly, of which a browser loads only the beginning on its own.
+    let noise = test_picture("testsrc2=size=160x120:rate=10:duration=20,noise=alls=100:allf=t");
     let quick =
         ["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "16", "-b:v", "1200k", "-qmax", "4", "-g", "10"];
-    let video = site.join("video.webm");
-    film("testsrc2=size=160x120:rate=10:duration=40,noise=alls=100:allf=t", &quick, &video);
-    assert!(fs::metadata(video).unwrap().len() > 5_000_000);
+    let (short, long) = (site.with_file_name("short.webm"), site.join("video.webm"));
+    ffmpeg(&noise, &quick, &short);
+    ffmpeg(&["-stream_loop", "15", "-i", short.to_str().unwrap()], &["-c", "copy"], &long);
+    let length = fs::metadata(long).unwrap().len();
+    assert!(length > 50_000_000, "{length}");
 }
 
-fn film(scene: &str, how: &[&str], to: &Path) {
-    let mut ffmpeg = Command::new("ffmpeg");
-    ffmpeg.args(["-v", "error", "-nostdin", "-f", "lavfi", "-i", scene]).args(how).arg(to);
-    let output = ffmpeg.output().unwrap_or_else(|cause| panic!("ffmpeg: {cause}; Debian: apt-get install ffmpeg"));
+fn ffmpeg(from: &[&str], how: &[&str], to: &Path) {
+    let output = Command::new("ffmpeg").args(["-v", "error", "-nostdin"]).args(from).args(how).arg(to).output();
+    let output = output.unwrap_or_else(|cause| panic!("ffmpeg: {cause}; Debian: apt-get install ffmpeg"));
     assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
 }
 
