@@ -128,10 +128,12 @@ fn boundary() -> String {
 /// 400 for a query that no field can hold.
 pub(super) fn redirect_into(path: &UrlPath, uri: &Uri) -> Result<Response, StatusCode> {
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    // The root has one slash: two would begin a host.
+    let end = if path.decoded.is_empty() { "" } else { "/" };
     let path = percent_encode(&path.decoded, ENCODED);
     let location = match uri.query() {
-        Some(query) => format!("/{path}/?{query}"),
-        None => format!("/{path}/"),
+        Some(query) => format!("/{path}{end}?{query}"),
+        None => format!("/{path}{end}"),
     };
     let location = HeaderValue::try_from(location).map_err(|_| StatusCode::BAD_REQUEST)?;
     let mut response = pages::page(StatusCode::MOVED_PERMANENTLY);

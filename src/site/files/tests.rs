@@ -160,6 +160,19 @@ fn folder_without_slash_is_redirected_on_this_host() {
 }
 
 #[test]
+fn a_listing_of_the_root_under_another_name_is_redirected_to_one_slash() {
+    let site = Site::new();
+    let options = Options { index: vec!["none".into()], listing: true, ..options() };
+    let folder = Folder::open(&site.path("root"), options, 1).unwrap();
+    for (target, location) in [("//", "/"), ("/./", "/"), ("/docs/../", "/"), ("/%2e/?a", "/?a"), ("//docs/", "/docs/")]
+    {
+        let response = get(&folder, target);
+        assert_eq!(response.status(), 301, "{target}");
+        assert_eq!(field(&response, "location"), location, "{target}");
+    }
+}
+
+#[test]
 fn other_methods_are_refused_and_options_are_told() {
     let site = Site::new();
     let folder = site.folder(Confinement::Beneath);
