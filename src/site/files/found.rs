@@ -30,6 +30,11 @@ pub(super) const READ_LIMIT: u64 = 16 * 1024;
 /// A file that was written to later than so long ago may be written to again while it is sent.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// What was read of a file so soon after it was written need not be what the file has now, though its stamps are the
+/// same: some file systems stamp in whole seconds or pairs of them (ext3, ext4 with inodes of 128 bytes, FAT), and a
+/// write stamps the file when it begins, not when all of it is there.
+const YOUNG: Duration = Duration::from_secs(3);
+
 /// A version of a file: all that is said of it in heads, and its bytes or its descriptor.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -41,6 +46,8 @@ pub(super) struct Found {
     modified: Option<HttpDate>,
     fields: Fields,
     content: Content,
+    /// It was read while the file was [`YOUNG`].
+    read_young: bool,
 }
 
 /// Its bytes, or the descriptor that they are sent from.
@@ -99,7 +106,13 @@ impl Found {
         let etag = etag(&version, about.form);
         let modified = version.modified().and_then(http_date);
         let fields = Fields::encode(about, &media_type, &etag, modified);
-        Ok(Self { version, neighbours: about.neighbours, media_type, etag, modified, fields, content })
+        let read_young = matches!(content, Content::Memory(_)) && !version.is_older_than(YOUNG, clock);
+        Ok(Self { version, neighbours: about.neighbours, media_type, etag, modified, fields, content, read_young })
+    }
+
+    /// Whether the version alone is not enough to know that this is still what the file has.
+    pub(super) fn must_be_read_again(&self) -> bool {
+        self.read_young
     }
 
     /// Whether the open descriptor still gives this version. What is in memory is the version that it was.

@@ -130,7 +130,9 @@ impl Lookup {
             Form::Plain => self.neighbours(root, relative, &seen.version),
             Form::Coded(_) => Neighbours::default(),
         };
-        let is_the_same = |known: &Arc<Found>| known.version == seen.version && known.neighbours == neighbours;
+        let is_the_same = |known: &Arc<Found>| {
+            known.version == seen.version && known.neighbours == neighbours && !known.must_be_read_again()
+        };
         if let Some(known) = known.filter(is_the_same).filter(|known| known.is_unchanged()) {
             return Ok(Place::File(known));
         }

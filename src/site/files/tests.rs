@@ -607,6 +607,25 @@ fn what_changes_is_seen_after_half_a_second() {
 }
 
 #[test]
+fn what_was_read_soon_after_it_was_written_is_read_again() {
+    let site = Site::new();
+    let folder = site.folder(Confinement::Beneath);
+    let found = |now| loop {
+        match folder.lookup.find(b"index.html", Form::Plain, now) {
+            Ok(Place::File(found)) => return found,
+            Ok(Place::Directory | Place::Other) => panic!("it is a file"),
+            Err(failure) => assert_eq!(failure.reason, Reason::Contended),
+        }
+    };
+    let at_once = found(START);
+    assert!(Arc::ptr_eq(&at_once, &found(START + 499 * MS)));
+    assert!(!Arc::ptr_eq(&at_once, &found(START + 500 * MS)));
+    age(&site.path("root"), Duration::from_secs(4));
+    let later = found(START + 1000 * MS);
+    assert!(Arc::ptr_eq(&later, &found(START + 1500 * MS)));
+}
+
+#[test]
 fn a_large_file_that_is_written_to_is_seen_at_once() {
     let site = Site::new();
     let folder = site.folder(Confinement::Beneath);
