@@ -70,20 +70,21 @@ impl Routes {
             None => Err(StatusCode::NOT_FOUND.into()),
         });
         match served {
-            Err(Refusal::Status(status)) => self.refuse(request, status, route, now),
-            Ok(_) | Err(Refusal::Changing) => served,
+            Ok(response) => self.with_page(response, request, route, now),
+            Err(Refusal::Status(status)) => self.with_page(without_file(status), request, route, now),
+            Err(Refusal::Changing) => Err(Refusal::Changing),
         }
     }
 
-    /// The page for `status` of the folder that was asked, of the one at `/`, or our own.
-    fn refuse(
+    /// Of a refusal: with the page for its status of the folder that was asked, of the one at `/`, or our own.
+    fn with_page(
         &self,
+        mut response: Response,
         request: &Request,
-        status: StatusCode,
         asked: Option<&Route>,
         now: Duration,
     ) -> Result<Response, Refusal> {
-        let mut response = without_file(status);
+        let status = response.status();
         if status.is_client_error() || status.is_server_error() {
             let is_asked = |route: &Route| asked.is_some_and(|asked| std::ptr::eq(asked, route));
             let root = self.routes.iter().find(|route| route.prefix.is_empty() && !is_asked(route));
@@ -198,8 +199,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::site::RequestBody;
     use crate::site::files::Options;
-    use crate::site::testing::{answer, field, get, text};
+    use crate::site::testing::{answer, answer_to, field, get, text};
 
     fn options() -> Options {
         Options { index: vec!["index.html".into()], ..Options::default() }
@@ -297,6 +299,11 @@ mod tests {
             assert_eq!(text(response), page);
         }
         assert_eq!(field(&answer(&routes, Method::POST, "/"), "allow"), "GET, HEAD, OPTIONS");
+        std::fs::write(dir.path().join("0/416.html"), "root's 416").unwrap();
+        let request = http::Request::builder().uri("/a/name").header("range", "bytes=9-").body(RequestBody::default());
+        let response = answer_to(&routes, request.unwrap());
+        assert_eq!((response.status().as_u16(), field(&response, "content-range")), (416, "bytes */1"));
+        assert_eq!(text(response), "root's 416");
         assert_eq!(text(get(&routes, "/404.html")), "root's 404");
         assert_eq!(get(&routes, "/404.html").status(), 200);
     }
