@@ -55,6 +55,12 @@ const UNUSED_FOR: Duration = Duration::from_secs(10);
 /// What the files of a worker may hold together.
 const ROOM: Weight = Weight { bytes: 16 << 20, descriptors: 256 };
 
+/// What the files of one of so many folders may hold: at least a descriptor in each generation, or none is ever kept.
+fn share_of_room(folders: usize) -> Weight {
+    let share = |room: usize| room / folders.max(1);
+    Weight { bytes: share(ROOM.bytes), descriptors: share(ROOM.descriptors).max(2) }
+}
+
 impl Lookup {
     /// Opens the folder at `path`; it shares what files may hold with so many others.
     pub(super) fn open(
@@ -64,9 +70,7 @@ impl Lookup {
         options: &super::Options,
     ) -> io::Result<Self> {
         let root = Arc::new(Root::open(path, confinement)?);
-        let share = |room: usize| room / folders.max(1);
-        // Two generations of a few descriptors are the least that makes sense.
-        let files = Cache::new(Weight { bytes: share(ROOM.bytes), descriptors: share(ROOM.descriptors).max(8) });
+        let files = Cache::new(share_of_room(folders));
         let state = State { root, root_checked: Duration::ZERO, root_lost: false, files };
         Ok(Self {
             path: path.to_owned(),
@@ -222,5 +226,20 @@ impl Lookup {
     fn lock(&self) -> MutexGuard<'_, State> {
         // It is whole at every moment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_together_hold_no_more_than_the_room() {
+        for folders in [0, 1, 3, 33, 100, 128] {
+            let Weight { bytes, descriptors } = share_of_room(folders);
+            assert!(bytes * folders <= ROOM.bytes && descriptors * folders <= ROOM.descriptors, "{folders}");
+            assert!(descriptors >= 2, "{folders}");
+        }
+        assert_eq!(share_of_room(1000).descriptors, 2);
     }
 }
