@@ -16,7 +16,7 @@ use crate::site::{BodyStream, ExchangeKey, Passage, Payload, Piece, Response, pa
 use crate::sys;
 
 /// Bodies up to here are copied behind their head, to leave in one call with it and with the answers before and
-/// after; larger ones leave from where they are.
+/// after; larger ones leave from where they are, or in pieces of so many bytes.
 const COPIED_BYTES: usize = 16 << 10;
 
 /// Why a file is not sent to its end.
@@ -225,7 +225,7 @@ impl Drive<'_> {
     /// Reads the next bytes of the file into the buffer; the last ones only where the file is still the same behind them.
     fn copy_file(&mut self) {
         let Source::File(part) = &mut self.flight.source else { return };
-        let want = usize::try_from(part.len()).unwrap_or(usize::MAX).min(self.env.buffer.len());
+        let want = usize::try_from(part.len()).unwrap_or(usize::MAX).min(COPIED_BYTES);
         match read_at(part.file.as_ref(), &mut self.env.buffer[..want], part.range.start) {
             Ok(0) => self.break_off(&CHANGED),
             Ok(n) => {

@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
@@ -15,6 +17,7 @@ use super::trouble::Trouble;
 use super::walk::{Job, neighbour_at};
 use super::{Watch, plan};
 use crate::sys::plain_file;
+use crate::sys::version::{Clock, Version};
 
 /// What came of a job.
 #[derive(Debug)]
@@ -69,8 +72,23 @@ fn attempt(job: &Job, watch: &Watch) -> Result<Option<Outcome>, Trouble> {
 
 fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let file = plain_file::open(path)?;
+    wait_for_a_tick_without_a_write(&file)?;
     let metadata = file.metadata()?;
     if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("it is no regular file any more")) }
+}
+
+/// Two versions of one tick of the clock that files are stamped with could not be told apart. Not for ever: a file that is
+/// written to without a pause is known by that later.
+fn wait_for_a_tick_without_a_write(file: &File) -> io::Result<()> {
+    const MOMENT: Duration = Duration::from_millis(5);
+    for _ in 0..20 {
+        let clock = Clock::read();
+        if Version::of(file)?.is_settled(clock) {
+            break;
+        }
+        thread::sleep(MOMENT);
+    }
+    Ok(())
 }
 
 /// Whether the path still leads to the file, unchanged.

@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE,
+    RETRY_AFTER,
 };
 use http::{Method, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -58,6 +59,11 @@ pub(super) fn with_file(request: &Request, found: &Found) -> Result<Response, St
     with_body(request, found, Found::whole)
 }
 
+/// Whether parts of a file are asked for: no other method than GET has ranges (RFC 9110, section 14.2).
+pub(super) fn asks_for_parts(request: &Request) -> bool {
+    request.method() == Method::GET && request.headers().contains_key(RANGE)
+}
+
 /// The same for a file that stands in for another that is not there: it may not be stored under that name.
 ///
 /// # Errors
@@ -72,8 +78,7 @@ pub(super) fn with_fallback(request: &Request, found: &Found) -> Result<Response
 
 fn with_body(request: &Request, found: &Found, whole: impl Fn(&Found) -> Body) -> Result<Response, StatusCode> {
     let headers = request.headers();
-    // No other method than GET has ranges (RFC 9110, section 14.2).
-    let by_range = request.method() == Method::GET && headers.contains_key(RANGE);
+    let by_range = asks_for_parts(request);
     let validators = found.validators(by_range);
     match evaluate(headers, &validators) {
         Verdict::Failed => return Err(StatusCode::PRECONDITION_FAILED),
@@ -82,6 +87,10 @@ fn with_body(request: &Request, found: &Found, whole: impl Fn(&Found) -> Body) -
     }
     let by_range = by_range && range_holds(headers, &validators);
     match if by_range { select(headers, found.len()) } else { Selection::Whole } {
+        // Of an empty body it cannot be told whether HEAD left it out, or there is none.
+        Selection::Whole if found.len() == 0 => {
+            Ok(with_field(Response::new(whole(found)), CONTENT_LENGTH, "0".to_owned()))
+        }
         Selection::Whole => Ok(Response::new(whole(found))),
         Selection::Part(part) => {
             let said = content_range(&part, found.len());

@@ -2,6 +2,7 @@
 //! looked up.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -97,13 +98,17 @@ impl Found {
         } else {
             let bytes = read(&file, usize::try_from(version.len).unwrap_or(0))?;
             let now = Version::of(&file).map_err(Failure::from)?;
-            if !now.has_content_of(&version) || bytes.len() as u64 != version.len {
+            if !now.has_content_of(&version) {
                 return Err(Failure::CHANGING);
+            }
+            if bytes.len() as u64 != version.len {
+                // As those of sysfs(5) are.
+                return Err(io::Error::other("shorter than it says").into());
             }
             Content::Memory(bytes)
         };
         let media_type = media_type::by_name(about.name);
-        let etag = etag(&version, about.form);
+        let etag = etag(&content, &version, about.form);
         let modified = version.modified().and_then(http_date);
         let fields = Fields::encode(about, &media_type, &etag, modified);
         let read_young = matches!(content, Content::Memory(_)) && !version.is_older_than(YOUNG, clock);
@@ -221,6 +226,11 @@ impl Form {
 }
 
 impl Neighbours {
+    /// The others.
+    pub(super) fn without(self, coding: Coding) -> Self {
+        Self::find(|known| known != coding && self.has(known))
+    }
+
     /// Those for which `is_there`.
     pub(super) fn find(is_there: impl Fn(Coding) -> bool) -> Self {
         Self(Coding::ALL.map(is_there))
@@ -269,15 +279,28 @@ impl Fields {
     }
 }
 
-/// Strong: another version has another time or length, for a file that could be written to twice at one time is not
-/// taken. Forms have tags of their own (RFC 9110, section 8.8.3.3).
-fn etag(version: &Version, form: Form) -> HeaderValue {
-    let (seconds, nanoseconds) = version.modified_stamp();
+/// A strong tag. What is in memory is told by a hash of it, so that files of reproducible builds, which all have one time,
+/// are told apart, and a deployment that changes nothing but times is not noticed. Others are told by time and length,
+/// for a file that could be written to twice at one time is not taken. Forms have tags of their own (RFC 9110, section
+/// 8.8.3.3).
+fn etag(content: &Content, version: &Version, form: Form) -> HeaderValue {
     let (dash, form) = match form {
         Form::Plain => ("", ""),
         Form::Coded(coding) => ("-", coding.token()),
     };
-    let text = format!("\"{seconds:x}.{nanoseconds:x}-{:x}{dash}{form}\"", version.len);
+    let told = match content {
+        Content::Memory(bytes) => {
+            // Its keys are the same everywhere: the machines of a site agree on their tags.
+            let mut hasher = DefaultHasher::new();
+            hasher.write(bytes);
+            format!("{:016x}", hasher.finish())
+        }
+        Content::File(_) => {
+            let (seconds, nanoseconds) = version.modified_stamp();
+            format!("{seconds:x}.{nanoseconds:x}")
+        }
+    };
+    let text = format!("\"{told}-{:x}{dash}{form}\"", version.len);
     // Digits, letters and quotes are a value.
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
 }

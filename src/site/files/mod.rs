@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, RANGE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 
 use super::{Body, Request, Response};
@@ -209,14 +209,22 @@ impl Folder {
     /// The form of a file that the client likes best. Parts are always those of the plain file, so that whoever asks
     /// for them need not know of others.
     fn best_form(&self, request: &Request, relative: &[u8], plain: Arc<Found>, now: Duration) -> Arc<Found> {
-        if plain.neighbours.are_none() || request.headers().contains_key(RANGE) {
+        let mut neighbours = plain.neighbours;
+        if neighbours.are_none() || answer::asks_for_parts(request) {
             return plain;
         }
-        let Some(coding) = prefer(request.headers(), |coding| plain.neighbours.has(coding)) else { return plain };
-        match self.lookup.find(relative, Form::Coded(coding), now) {
-            Ok(Place::File(coded)) => coded,
-            Ok(Place::Directory | Place::Other) | Err(_) => plain,
+        while let Some(coding) = prefer(request.headers(), |coding| neighbours.has(coding)) {
+            match self.lookup.find(relative, Form::Coded(coding), now) {
+                Ok(Place::File(coded)) => return coded,
+                Err(failure) if failure.reason == Reason::Denied => {
+                    self.refusal(&Form::Coded(coding).path(relative), &failure);
+                }
+                // It went away, or is just being made.
+                Ok(Place::Directory | Place::Other) | Err(_) => {}
+            }
+            neighbours = neighbours.without(coding);
         }
+        plain
     }
 
     fn list(&self, root: &Root, request: &Request, path: &UrlPath, relative: &[u8]) -> Result<Response, Refusal> {

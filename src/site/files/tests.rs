@@ -500,6 +500,48 @@ fn compressed_neighbours_go_to_those_who_take_them() {
 }
 
 #[test]
+fn a_neighbour_that_cannot_be_had_leaves_the_others() {
+    let site = Site::new();
+    site.write("root/app.js", "plain");
+    age(&site.path("root"), Duration::from_secs(100));
+    site.write("root/app.js.br", "brotli");
+    site.write("root/app.js.gz", "gzip");
+    let folder = site.folder(Confinement::Beneath);
+    assert_eq!(at(&folder, "/app.js", START), Ok("plain".into()));
+    fs::remove_file(site.path("root/app.js.br")).unwrap();
+    let taken = || {
+        let Ok(Place::File(plain)) = folder.lookup.find(b"app.js", Form::Plain, START) else { panic!("it is there") };
+        let request = http::Request::builder().header("accept-encoding", "br, gzip").body(RequestBody::default());
+        text(Response::new(folder.best_form(&request.unwrap(), b"app.js", plain, START).whole()))
+    };
+    // The other was written just now, and can be had in the next tick.
+    while taken() != "gzip" {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn tags_tell_contents_apart_that_have_one_time_and_one_length() {
+    let site = Site::new();
+    let tags = ["one", "two", "one"].map(|content| {
+        site.write("root/page.html", content);
+        let file = File::options().append(true).open(site.path("root/page.html")).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+        field(&get(&site.folder(Confinement::Beneath), "/page.html"), "etag").to_owned()
+    });
+    assert_ne!(tags[0], tags[1]);
+    assert_eq!(tags[0], tags[2]);
+}
+
+#[test]
+fn head_of_an_empty_file_says_that_it_is_empty() {
+    let site = Site::new();
+    site.write("root/empty", "");
+    let response = answer(&site.folder(Confinement::Beneath), Method::HEAD, "/empty");
+    assert_eq!(field(&response, "content-length"), "0");
+}
+
+#[test]
 fn a_neighbour_that_is_older_than_its_file_is_of_another_version() {
     let site = Site::new();
     site.write("root/app.js.gz", "old");
