@@ -2,7 +2,7 @@
 //! frames. Knows nothing of where a body comes from.
 
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::head::names_option;
 
@@ -72,7 +72,7 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// Appends status line, fields and blank line. `encoded` are more fields, from [`encode_fields`]. `version` is that of the request; the answer is always
+/// Appends status line, fields and blank line. `encoded` are more fields, made by [`encode_field`]. `version` is that of the request; the answer is always
 /// HTTP/1.1 (RFC 9110 section 6.2). `date` is the current time as an IMF-fixdate, sent unless the handler set `Date`.
 ///
 /// Fields of the handler that belong to the connection or to the framing are left out: those are the plan's.
@@ -91,7 +91,11 @@ pub(crate) fn encode_head(
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    push_fields(out, headers);
+    for (name, value) in headers {
+        if !is_ours(name.as_str()) {
+            encode_field(out, name, value);
+        }
+    }
     out.extend_from_slice(encoded);
     if !headers.contains_key(DATE) {
         field(out, "date", date);
@@ -105,19 +109,10 @@ pub(crate) fn encode_head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Fields as [`encode_head`] takes them in one piece, to be made once and sent often.
-pub(crate) fn encode_fields(headers: &HeaderMap) -> Vec<u8> {
-    let mut out = Vec::new();
-    push_fields(&mut out, headers);
-    out
-}
-
-fn push_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        if !is_ours(name.as_str()) {
-            field(out, name.as_str(), value.as_bytes());
-        }
-    }
+/// Appends one field: so that those which are the same in many heads are made once. Not for those that are the plan's.
+pub(crate) fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    debug_assert!(!is_ours(name.as_str()), "{name} is the plan's");
+    field(out, name.as_str(), value.as_bytes());
 }
 
 fn encode_framing(out: &mut Vec<u8>, plan: &Plan) {
@@ -165,8 +160,6 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
 
     const NOW: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
@@ -281,7 +274,8 @@ mod tests {
 
     #[test]
     fn fields_that_are_encoded_already_stand_with_the_others() {
-        let encoded = encode_fields(&fields(&[("etag", "\"1\""), ("connection", "close")]));
+        let mut encoded = Vec::new();
+        encode_field(&mut encoded, &HeaderName::from_static("etag"), &HeaderValue::from_static("\"1\""));
         assert_eq!(encoded, b"etag: \"1\"\r\n");
         let plan = plan(&Method::GET, Version::HTTP_11, StatusCode::OK, &HeaderMap::new(), Some(0), true);
         let mut out = Vec::new();

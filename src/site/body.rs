@@ -15,7 +15,7 @@ use crate::sys::version::Version;
 #[derive(Debug, Default)]
 pub struct Body {
     payload: Payload,
-    /// Fields of the response that are encoded already, by [`h1::encode_fields`](crate::h1::encode_fields): the same
+    /// Fields of the response that are encoded already, by [`h1::encode_field`](crate::h1::encode_field): the same
     /// for every response with this body.
     fields: Bytes,
 }
@@ -120,7 +120,7 @@ impl Body {
         Self { payload, fields: Bytes::new() }
     }
 
-    /// The body with fields of its response, encoded by [`h1::encode_fields`](crate::h1::encode_fields).
+    /// The body with fields of its response, encoded by [`h1::encode_field`](crate::h1::encode_field).
     pub(crate) fn with_fields(self, fields: Bytes) -> Self {
         Self { fields, ..self }
     }

@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::version::Version;
 
@@ -114,6 +114,19 @@ impl Root {
         matches!((identity(self), identity(other)), (Ok(own), Ok(others)) if own == others)
     }
 
+    /// Where a path leads, links out of the folder included: one call for what takes [`look`](Self::look) three. A file
+    /// that is seen is to be believed only once it is opened, or where it is one that was.
+    ///
+    /// # Errors
+    /// Those of stat(2), by what to do about them; they need not be those of a path beneath the folder.
+    pub fn glance(&self, relative: &[u8]) -> Result<Seen, Failure> {
+        #[cfg(target_os = "linux")]
+        const HOW: AtFlags = AtFlags::AT_NO_AUTOMOUNT;
+        #[cfg(not(target_os = "linux"))]
+        const HOW: AtFlags = AtFlags::empty();
+        Ok(seen(&fstatat(&self.directory, named(relative), HOW)?))
+    }
+
     /// Looks at what is at `relative`, which has no NUL bytes, without opening it; an empty path is the folder itself.
     ///
     /// # Errors
@@ -134,8 +147,7 @@ impl Root {
     }
 
     fn reach(&self, relative: &[u8], how: OFlag) -> Result<OwnedFd, Errno> {
-        let relative = OsStr::from_bytes(if relative.is_empty() { b"." } else { relative });
-        let root = self.directory.as_fd();
+        let (root, relative) = (self.directory.as_fd(), named(relative));
         match self.confinement {
             Confinement::Beneath => reach_by_kernel(root, relative, how),
             #[cfg(test)]
@@ -143,6 +155,11 @@ impl Root {
             Confinement::LinksLeadAnywhere => attempt(|| openat(root, relative, how, Mode::empty())),
         }
     }
+}
+
+/// The folder itself has a name too.
+fn named(relative: &[u8]) -> &OsStr {
+    OsStr::from_bytes(if relative.is_empty() { b"." } else { relative })
 }
 
 /// openat2(2) is missing before Linux 5.6 and in gVisor, and some seccomp filters refuse it with EPERM.

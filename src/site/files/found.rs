@@ -1,6 +1,7 @@
 //! A version of a file, ready to be sent as often as it is asked for. Knows nothing of requests, nor how files are
 //! looked up.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
@@ -9,10 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::HeaderName;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, VARY,
 };
-use http::{HeaderMap, HeaderName};
 use httpdate::HttpDate;
 
 use super::cache::Weight;
@@ -217,10 +218,10 @@ impl Form {
     }
 
     /// Where a file is that is asked for at `relative`.
-    pub(super) fn path(self, relative: &[u8]) -> Vec<u8> {
+    pub(super) fn path(self, relative: &[u8]) -> Cow<'_, [u8]> {
         match self {
-            Self::Plain => relative.to_vec(),
-            Self::Coded(coding) => [relative, b".", coding.extension().as_bytes()].concat(),
+            Self::Plain => relative.into(),
+            Self::Coded(coding) => [relative, b".", coding.extension().as_bytes()].concat().into(),
         }
     }
 }
@@ -259,22 +260,23 @@ struct Fields {
 impl Fields {
     fn encode(about: &About<'_>, media_type: &HeaderValue, etag: &HeaderValue, modified: Option<HttpDate>) -> Self {
         let mut all = Vec::with_capacity(256);
-        let mut push = |name: HeaderName, value: Option<HeaderValue>| {
-            let field = value.map(|value| (name, value));
-            all.extend_from_slice(&h1::encode_fields(&HeaderMap::from_iter(field)));
+        let mut push = |name: HeaderName, value: Option<&HeaderValue>| {
+            if let Some(value) = value {
+                h1::encode_field(&mut all, &name, value);
+            }
             all.len()
         };
         let (coding, varies) = match about.form {
             Form::Plain => (None, !about.neighbours.are_none()),
             Form::Coded(coding) => (Some(HeaderValue::from_static(coding.token())), true),
         };
-        push(CONTENT_TYPE, Some(media_type.clone()));
-        let vary = push(CONTENT_ENCODING, coding);
-        let validators = push(VARY, varies.then(|| HeaderValue::from_static("accept-encoding")));
-        push(ETAG, Some(etag.clone()));
-        push(LAST_MODIFIED, modified.and_then(|date| HeaderValue::try_from(date.to_string()).ok()));
-        let cache_control = push(ACCEPT_RANGES, Some(HeaderValue::from_static("bytes")));
-        push(CACHE_CONTROL, about.cache_control.cloned());
+        push(CONTENT_TYPE, Some(media_type));
+        let vary = push(CONTENT_ENCODING, coding.as_ref());
+        let validators = push(VARY, varies.then_some(&HeaderValue::from_static("accept-encoding")));
+        push(ETAG, Some(etag));
+        push(LAST_MODIFIED, modified.and_then(|date| HeaderValue::try_from(date.to_string()).ok()).as_ref());
+        let cache_control = push(ACCEPT_RANGES, Some(&HeaderValue::from_static("bytes")));
+        push(CACHE_CONTROL, about.cache_control);
         Self { all: all.into(), vary, validators, cache_control }
     }
 }
@@ -357,7 +359,7 @@ mod tests {
         let some = Neighbours::find(|coding| coding == Coding::Zstd);
         assert_eq!(Coding::ALL.map(|coding| some.has(coding)), [false, true, false]);
         assert!(!some.are_none() && Neighbours::default().are_none());
-        assert_eq!(Form::Coded(Coding::Zstd).path(b"a/b.js"), b"a/b.js.zst");
+        assert_eq!(*Form::Coded(Coding::Zstd).path(b"a/b.js"), *b"a/b.js.zst");
         for (name, plain) in
             [("a.js.br", Some("a.js")), ("a.js", None), ("a.tar.gz", None), ("a.gz", None), ("gz", None), (".gz", None)]
         {

@@ -13,7 +13,7 @@ use super::cache::{Cache, Weight};
 use super::found::{About, Form, Found, Neighbours};
 use super::media_type::{by_name, is_compressible};
 use crate::h1::Coding;
-use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root};
+use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root, Seen};
 use crate::sys::version::{Clock, Version};
 
 /// A folder, and what was found in it.
@@ -124,7 +124,7 @@ impl Lookup {
     /// Looks, and opens what is not `known`.
     fn load(&self, root: &Root, relative: &[u8], form: Form, known: Option<Arc<Found>>) -> Result<Place, Failure> {
         let path = form.path(relative);
-        let seen = self.with_descriptors(|| root.look(&path))?;
+        let seen = self.look_for_file(root, &path)?;
         match seen.kind {
             Kind::File => {}
             Kind::Directory => return Ok(Place::Directory),
@@ -147,6 +147,16 @@ impl Lookup {
         }
         let about = About { name: relative, form, neighbours, cache_control: self.cache_control.as_ref() };
         Ok(Place::File(Arc::new(Found::take(file, seen, clock, &about)?)))
+    }
+
+    /// Most of what is asked for are files, and the rest is nothing: of these a glance is enough. Of whatever else there
+    /// is, a link that leads out of the folder must not tell anything.
+    fn look_for_file(&self, root: &Root, path: &[u8]) -> Result<Seen, Failure> {
+        match root.glance(path) {
+            Ok(seen) if seen.kind == Kind::File => Ok(seen),
+            Err(failure) if failure.reason == Reason::Absent => Err(failure),
+            Ok(_) | Err(_) => self.with_descriptors(|| root.look(path)),
+        }
     }
 
     /// Where descriptors have run out, those that are kept for later are given up for what is asked for now.
@@ -174,7 +184,7 @@ impl Lookup {
             return Neighbours::default();
         }
         Neighbours::find(|coding: Coding| {
-            let neighbour = root.look(&Form::Coded(coding).path(relative));
+            let neighbour = root.glance(&Form::Coded(coding).path(relative));
             neighbour.is_ok_and(|seen| seen.kind == Kind::File && seen.version.is_as_new_as(version))
         })
     }
