@@ -56,27 +56,6 @@ pub(crate) fn without_file(status: StatusCode) -> Response {
 /// # Errors
 /// 412 where a condition fails.
 pub(super) fn with_file(request: &Request, found: &Found) -> Result<Response, StatusCode> {
-    with_body(request, found, Found::whole)
-}
-
-/// Whether parts of a file are asked for: no other method than GET has ranges (RFC 9110, section 14.2).
-pub(super) fn asks_for_parts(request: &Request) -> bool {
-    request.method() == Method::GET && request.headers().contains_key(RANGE)
-}
-
-/// The same for a file that stands in for another that is not there: it may not be stored under that name.
-///
-/// # Errors
-/// As [`with_file`].
-pub(super) fn with_fallback(request: &Request, found: &Found) -> Result<Response, StatusCode> {
-    let mut response = with_body(request, found, Found::whole_without_cache_control)?;
-    if response.status() == StatusCode::OK {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    }
-    Ok(response)
-}
-
-fn with_body(request: &Request, found: &Found, whole: impl Fn(&Found) -> Body) -> Result<Response, StatusCode> {
     let headers = request.headers();
     let by_range = asks_for_parts(request);
     let validators = found.validators(by_range);
@@ -89,9 +68,9 @@ fn with_body(request: &Request, found: &Found, whole: impl Fn(&Found) -> Body) -
     match if by_range { select(headers, found.len()) } else { Selection::Whole } {
         // Of an empty body it cannot be told whether HEAD left it out, or there is none.
         Selection::Whole if found.len() == 0 => {
-            Ok(with_field(Response::new(whole(found)), CONTENT_LENGTH, "0".to_owned()))
+            Ok(with_field(Response::new(found.whole()), CONTENT_LENGTH, "0".to_owned()))
         }
-        Selection::Whole => Ok(Response::new(whole(found))),
+        Selection::Whole => Ok(Response::new(found.whole())),
         Selection::Part(part) => {
             let said = content_range(&part, found.len());
             let partial = response(StatusCode::PARTIAL_CONTENT, found.part(part));
@@ -103,6 +82,22 @@ fn with_body(request: &Request, found: &Found, whole: impl Fn(&Found) -> Body) -
             Ok(with_field(page, CONTENT_RANGE, unsatisfied(found.len())))
         }
     }
+}
+
+/// The same for a file that stands in for another that is not there: it may not be stored under that name. A 304 says
+/// so too, for its fields replace those that were stored (RFC 9111, section 4.3.4).
+///
+/// # Errors
+/// As [`with_file`].
+pub(super) fn with_fallback(request: &Request, found: &Found) -> Result<Response, StatusCode> {
+    let mut response = with_file(request, &found.without_cache_control())?;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+/// Whether parts of a file are asked for: no other method than GET has ranges (RFC 9110, section 14.2).
+pub(super) fn asks_for_parts(request: &Request) -> bool {
+    request.method() == Method::GET && request.headers().contains_key(RANGE)
 }
 
 /// Several parts in one body (RFC 9110, section 14.6).

@@ -38,7 +38,7 @@ const QUIET: Duration = Duration::from_secs(10);
 const YOUNG: Duration = Duration::from_secs(3);
 
 /// A version of a file: all that is said of it in heads, and its bytes or its descriptor.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub version: Version,
     /// The neighbours that it may be sent as instead.
@@ -53,7 +53,7 @@ pub(super) struct Found {
 }
 
 /// Its bytes, or the descriptor that they are sent from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Content {
     Memory(Bytes),
     File(Arc<File>),
@@ -153,14 +153,16 @@ impl Found {
         }
     }
 
+    /// The same version, saying nothing of how long it may be stored.
+    pub(super) fn without_cache_control(&self) -> Self {
+        let mut found = self.clone();
+        found.fields.all.truncate(self.fields.cache_control);
+        found
+    }
+
     /// The whole file, with every field.
     pub(super) fn whole(&self) -> Body {
         self.whole_with(self.fields.all.clone())
-    }
-
-    /// The whole file, saying nothing of how long it may be stored.
-    pub(super) fn whole_without_cache_control(&self) -> Body {
-        self.whole_with(self.fields.all.slice(..self.fields.cache_control))
     }
 
     /// The whole file as the body of an answer that is about something else.
@@ -246,14 +248,15 @@ impl Neighbours {
     }
 }
 
-/// All fields of a whole file, encoded, and where those begin that some answers go without.
-#[derive(Debug)]
+/// All fields of a whole file, encoded, and at which bytes of them some begin, so that answers can go without others.
+#[derive(Clone, Debug)]
 struct Fields {
     all: Bytes,
-    /// Before: what the body is.
+    /// `Vary`. Before it stands what the body is: its type and coding.
     vary: usize,
-    /// Which version it is, and that parts of it may be had.
+    /// Which version it is, and then that parts of it may be had.
     validators: usize,
+    /// `Cache-Control`, the last.
     cache_control: usize,
 }
 
