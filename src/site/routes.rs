@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use super::files::{Folder, Refusal, Target, UrlPath, asked_path, without_file};
+use super::files::{Changing, Folder, Refusal, Target, UrlPath, reads, without_file};
 use super::{Exchange, Handler, Request, Responder, Response};
 use crate::sys;
 
@@ -57,22 +57,18 @@ impl Routes {
         Self { routes, waiting: Mutex::default(), deadline: AtomicU64::new(NEVER) }
     }
 
-    fn answer(&self, request: &Request, now: Duration) -> Result<Response, Refusal> {
-        let (path, route) = match asked_path(request) {
-            Ok(path) => {
-                let route = self.routes.iter().find(|route| route.matches(&path));
-                (Ok(path), route)
-            }
-            Err(status) => (Err(status), None),
-        };
-        let served = path.map_err(Refusal::from).and_then(|path| match route {
+    fn answer(&self, request: &Request, now: Duration) -> Result<Response, Changing> {
+        let path = UrlPath::resolve(request.uri().path());
+        let route = path.as_ref().ok().and_then(|path| self.routes.iter().find(|route| route.matches(path)));
+        let asked = reads(request.method()).and(path).map_err(Refusal::from);
+        let served = asked.and_then(|path| match route {
             Some(route) => route.serve(request, &path, now),
             None => Err(StatusCode::NOT_FOUND.into()),
         });
         match served {
             Ok(response) => self.with_page(response, request, route, now),
             Err(Refusal::Status(status)) => self.with_page(without_file(status), request, route, now),
-            Err(Refusal::Changing) => Err(Refusal::Changing),
+            Err(Refusal::Changing) => Err(Changing),
         }
     }
 
@@ -83,7 +79,7 @@ impl Routes {
         request: &Request,
         asked: Option<&Route>,
         now: Duration,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Changing> {
         let status = response.status();
         if status.is_client_error() || status.is_server_error() {
             let is_asked = |route: &Route| asked.is_some_and(|asked| std::ptr::eq(asked, route));
@@ -103,11 +99,11 @@ impl Routes {
     fn answer_or_wait(&self, request: Request, responder: Responder, attempts: u32, now: Duration) {
         match self.answer(&request, now) {
             Ok(response) => responder.respond(response),
-            Err(Refusal::Changing) if attempts < MOST_ATTEMPTS => {
+            Err(Changing) if attempts < MOST_ATTEMPTS => {
                 self.lock().push(Waiting { request, responder, attempts: attempts + 1 });
                 self.call_at(now + MOMENT);
             }
-            Err(_) => {
+            Err(Changing) => {
                 let path = request.uri().path();
                 ::log::warn!("the file for {path:?} is written to without a pause; answering 503");
                 responder.respond(without_file(StatusCode::SERVICE_UNAVAILABLE));
@@ -286,11 +282,16 @@ mod tests {
         let (routes, dir) = routes(&["/", "/a"]);
         std::fs::write(dir.path().join("0/404.html"), "root's 404").unwrap();
         std::fs::write(dir.path().join("0/405.html"), "root's 405").unwrap();
+        std::fs::write(dir.path().join("0/400.html"), "root's 400").unwrap();
+        std::fs::write(dir.path().join("1/400.html"), "never: where the path leads is not known").unwrap();
         std::fs::write(dir.path().join("1/404.html"), "a's 404").unwrap();
+        std::fs::write(dir.path().join("1/405.html"), "a's 405").unwrap();
         for (method, target, status, page) in [
             (Method::GET, "/missing", 404, "root's 404"),
             (Method::GET, "/a/missing", 404, "a's 404"),
-            (Method::POST, "/a/name", 405, "root's 405"),
+            (Method::POST, "/name", 405, "root's 405"),
+            (Method::POST, "/a/name", 405, "a's 405"),
+            (Method::GET, "/a/%00", 400, "root's 400"),
         ] {
             let response = answer(&routes, method, target);
             assert_eq!(response.status(), status, "{target}");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
-use super::files::{asked_path, without_file};
+use super::files::{UrlPath, reads, without_file};
 use super::{Body, Exchange, Handler, Request, Response};
 use crate::board::Identity;
 
@@ -25,8 +25,8 @@ impl Welcome {
     }
 
     fn answer(&self, request: &Request) -> Result<Response, StatusCode> {
-        let path = asked_path(request)?;
-        if !path.decoded.is_empty() {
+        reads(request.method())?;
+        if !UrlPath::resolve(request.uri().path())?.decoded.is_empty() {
             return Err(StatusCode::NOT_FOUND);
         }
         let mut response = Response::new(Body::from(self.html.clone()));

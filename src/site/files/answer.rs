@@ -19,13 +19,13 @@ use crate::site::{Body, Piece, Request, Response, pages};
 /// The methods that files know.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
-/// Where a request for a file leads.
+/// Whether a method reads, as files can be.
 ///
 /// # Errors
-/// 405, or 204 for OPTIONS, where the method does not read; what [`UrlPath::resolve`] says of the path.
-pub(crate) fn asked_path(request: &Request) -> Result<UrlPath, StatusCode> {
-    match *request.method() {
-        Method::GET | Method::HEAD => UrlPath::resolve(request.uri().path()),
+/// 204 for OPTIONS, 405 for those that do not.
+pub(crate) fn reads(method: &Method) -> Result<(), StatusCode> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
         Method::OPTIONS => Err(StatusCode::NO_CONTENT),
         _ => Err(StatusCode::METHOD_NOT_ALLOWED),
     }

@@ -27,7 +27,7 @@ use crate::h1::coding::prefer;
 use crate::sys::directory::{self, Entry, EntryKind};
 use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root};
 
-pub(crate) use answer::{asked_path, without_file};
+pub(crate) use answer::{reads, without_file};
 use found::{Form, Found};
 use lookup::{Lookup, Place};
 pub(crate) use media_type::{by_name, is_compressible};
@@ -73,9 +73,13 @@ pub(crate) struct Options {
 pub(crate) enum Refusal {
     /// A page with this status answers.
     Status(StatusCode),
-    /// The file is being changed at this very moment: in the next it can be told what it is.
+    /// It is to be asked for again.
     Changing,
 }
+
+/// A file is being changed at this very moment: in the next it can be told what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Changing;
 
 /// A folder cannot be served.
 #[derive(Debug)]
@@ -196,12 +200,12 @@ impl Folder {
     /// The body of the folder's own page for `status`: `404.html`, say.
     ///
     /// # Errors
-    /// [`Refusal::Changing`] alone: what else is wrong with a page is no reason to say less than its status.
-    pub(crate) fn page(&self, request: &Request, status: StatusCode, now: Duration) -> Result<Option<Body>, Refusal> {
+    /// None but that it is changing: what else is wrong with a page is no reason to say less than its status.
+    pub(crate) fn page(&self, request: &Request, status: StatusCode, now: Duration) -> Result<Option<Body>, Changing> {
         let relative = format!("{}.html", status.as_str()).into_bytes();
         match self.lookup.find(&relative, Form::Plain, now) {
             Ok(Place::File(found)) => Ok(Some(self.best_form(request, &relative, found, now).page())),
-            Err(failure) if failure.reason == Reason::Contended => Err(Refusal::Changing),
+            Err(failure) if failure.reason == Reason::Contended => Err(Changing),
             Ok(Place::Directory | Place::Other) | Err(_) => Ok(None),
         }
     }

@@ -26,7 +26,8 @@ impl Handler for Folder {
                 Err(Refusal::Changing) => std::thread::yield_now(),
             }
         };
-        responder.respond(asked_path(&request).and_then(answer).unwrap_or_else(without_file));
+        let path = reads(request.method()).and(UrlPath::resolve(request.uri().path()));
+        responder.respond(path.and_then(answer).unwrap_or_else(without_file));
     }
 }
 
@@ -616,7 +617,7 @@ fn listing_shows_what_can_be_had() {
 /// What a folder answers at this moment, to a request without fields.
 fn at(folder: &Folder, target: &str, now: Duration) -> Result<String, u16> {
     let request = http::Request::builder().uri(target).body(RequestBody::default()).unwrap();
-    let path = asked_path(&request).unwrap();
+    let path = UrlPath::resolve(target).unwrap();
     loop {
         match folder.serve(&request, &path, &path.decoded, now) {
             Ok(response) => return Ok(text(response)),
