@@ -179,6 +179,17 @@ fn gzip_itself_agrees() {
 }
 
 #[test]
+fn a_person_sees_how_far_it_is() {
+    let folder = folder();
+    write(folder.path(), "app.js", text(1, 300_000));
+    let line = format!("{} compress {}", env!("CARGO_BIN_EXE_regrow"), folder.path().display());
+    let seen = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let seen = String::from_utf8(seen.stdout).unwrap();
+    assert!(seen.contains(" of 878.91 KiB, "), "the bar, of three times the file: {seen}");
+    assert!(seen.contains(".br                  1 "), "{seen}");
+}
+
+#[test]
 fn a_second_run_touches_nothing() {
     let folder = folder();
     let path = write(folder.path(), "app.js", text(1, 5000));

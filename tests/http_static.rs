@@ -1,7 +1,7 @@
 //! A folder served, as browsers and burglars see it.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,66 @@ fn nothing_outside_of_the_folder_can_be_had() {
         let text = answer.text();
         assert!(!text.contains("do not tell") && !text.contains("root:"), "{target}: {text}");
     }
+}
+
+#[test]
+fn an_unreadable_file_is_forbidden_and_a_line_in_the_log() {
+    let mut launch = Launch::regrow();
+    let root = launch.folder().join("site");
+    build(&root);
+    let secret = root.join("style.css");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
+    if File::open(&secret).is_ok() {
+        // As root, who may read everything unless that is taken away.
+        launch = launch.through(&["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]);
+    }
+    let server = launch.arg(root).start();
+    let mut client = Client::open(server.address());
+    assert_eq!(client.get("/style.css").status, 403);
+    server.wait_for_log(&format!("cannot open {secret:?}: "));
+    assert_eq!(client.get("/app.js").status, 200);
+}
+
+#[test]
+fn prefixes_lead_to_folders_and_files_and_the_longest_wins() {
+    let launch = Launch::regrow();
+    let folder = launch.folder().to_owned();
+    for (name, text) in [("root/a.txt", "root"), ("root/docs/a.txt", "hidden"), ("docs/a.txt", "docs"), (".one", "one")]
+    {
+        fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let config = folder.join("site.conf");
+    fs::write(&config, "[staticContent]\n/ = root\n/docs = docs\n/docs/one.ico = .one\n").unwrap();
+    let server = launch.arg("-c").arg(config).start();
+    let mut client = Client::open(server.address());
+    for (target, text) in [("/a.txt", "root"), ("/docs/a.txt", "docs"), ("/docs/one.ico", "one")] {
+        assert_eq!(client.get(target).text(), text, "{target}");
+    }
+    assert_eq!(client.get("/docs/one.ico/").status, 404);
+    let redirect = client.get("/docs?q");
+    assert_eq!((redirect.status, redirect.field("location")), (301, Some("/docs/?q")));
+}
+
+#[test]
+fn open_files_are_kept_within_a_bound() {
+    let launch = Launch::regrow();
+    let root = launch.folder().join("site");
+    fs::create_dir(&root).unwrap();
+    let files = 600;
+    for n in 0..files {
+        File::create(root.join(n.to_string())).unwrap().set_len(20_000).unwrap();
+    }
+    let server = launch.arg(root).start();
+    let mut client = Client::open(server.address());
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", server.worker_pids()[0])).unwrap().count();
+    assert_eq!(client.get("/0").body.len(), 20_000);
+    let before = descriptors();
+    for n in 0..files {
+        assert_eq!(client.get(&format!("/{n}")).body.len(), 20_000);
+    }
+    let kept = descriptors() - before;
+    assert!((100..=256).contains(&kept), "{kept} descriptors are kept");
 }
 
 #[test]
