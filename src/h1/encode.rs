@@ -72,8 +72,9 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// Appends status line, fields and blank line. `encoded` are more fields, made by [`encode_field`]. `version` is that of the request; the answer is always
-/// HTTP/1.1 (RFC 9110 section 6.2). `date` is the current time as an IMF-fixdate, sent unless the handler set `Date`.
+/// Appends status line, fields and blank line. `encoded` are more fields, from [`encode_field`]. `version` is that of
+/// the request; the answer is always HTTP/1.1 (RFC 9110 section 6.2). `date` is the current time as an IMF-fixdate, sent
+/// unless the handler set `Date`.
 ///
 /// Fields of the handler that belong to the connection or to the framing are left out: those are the plan's.
 /// No field can be split, for the types of `http` hold no CR, LF or NUL.

@@ -222,7 +222,7 @@ impl Drive<'_> {
         Sent::Done
     }
 
-    /// Reads the next bytes of the file into the buffer; the last ones only where the file is still the same behind them.
+    /// Reads the next bytes of the file into the buffer; the last ones only where the file is still the same after that.
     fn copy_file(&mut self) {
         let Source::File(part) = &mut self.flight.source else { return };
         let want = usize::try_from(part.len()).unwrap_or(usize::MAX).min(COPIED_BYTES);

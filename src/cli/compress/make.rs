@@ -77,8 +77,8 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
     if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("it is no regular file any more")) }
 }
 
-/// Two versions of one tick of the clock that files are stamped with could not be told apart. Not for ever: a file that is
-/// written to without a pause is known by that later.
+/// Two versions of one tick of the clock that files are stamped with could not be told apart. Not for ever: a file that
+/// is written to without a pause is known by that later.
 fn wait_for_a_tick_without_a_write(file: &File) -> io::Result<()> {
     const MOMENT: Duration = Duration::from_millis(5);
     for _ in 0..20 {

@@ -284,10 +284,10 @@ impl Fields {
     }
 }
 
-/// A strong tag. What is in memory is told by a hash of it, so that files of reproducible builds, which all have one time,
-/// are told apart, and a deployment that changes nothing but times is not noticed. Others are told by time and length,
-/// for a file that could be written to twice at one time is not taken. Forms have tags of their own (RFC 9110, section
-/// 8.8.3.3).
+/// A strong tag. What is in memory is told by a hash of it, so that files of reproducible builds, which all have one
+/// time, are told apart, and a deployment that changes nothing but times is not noticed. Others are told by time and
+/// length, for a file that could be written to twice at one time is not taken. Forms have tags of their own (RFC 9110,
+/// section 8.8.3.3).
 fn etag(content: &Content, version: &Version, form: Form) -> HeaderValue {
     let (dash, form) = match form {
         Form::Plain => ("", ""),
@@ -295,7 +295,7 @@ fn etag(content: &Content, version: &Version, form: Form) -> HeaderValue {
     };
     let told = match content {
         Content::Memory(bytes) => {
-            // Its keys are the same everywhere: the machines of a site agree on their tags.
+            // Its keys are fixed: the machines of a site that run one build of Regrow agree on their tags.
             let mut hasher = DefaultHasher::new();
             hasher.write(bytes);
             format!("{:016x}", hasher.finish())

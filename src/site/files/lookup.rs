@@ -45,8 +45,8 @@ pub(super) enum Place {
     Other,
 }
 
-/// How long a name is taken for what it led to, and the root for the folder that it was. All that a request waits for
-/// between a change and its being seen is this, so that two of it are a second.
+/// How long a name is taken for what it led to, and the root for the folder that it was. A change is seen so much later
+/// at most; a second is promised, and the other half of it is for machines that are busy.
 const FRESH_FOR: Duration = Duration::from_millis(500);
 
 /// How long a file is kept that nobody asks for.
@@ -62,7 +62,7 @@ fn share_of_room(folders: usize) -> Weight {
 }
 
 impl Lookup {
-    /// Opens the folder at `path`; it shares what files may hold with so many others.
+    /// Opens the folder at `path`, one of so many `folders` that share what files may hold.
     pub(super) fn open(
         path: &Path,
         confinement: Confinement,

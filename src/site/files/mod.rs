@@ -92,23 +92,23 @@ pub(crate) struct Error {
 const MOST_LISTED: usize = 10_000;
 
 impl Target {
-    /// Opens the folder or file at `path`; it shares what files may hold with so many others.
+    /// Opens the folder or file at `path`, one of so many `targets` that share what files may hold.
     ///
     /// A file that is named by itself is served whatever its name and wherever links lead from there.
-    pub(crate) fn open(path: &Path, options: Options, others: usize) -> Result<Self, Error> {
+    pub(crate) fn open(path: &Path, options: Options, targets: usize) -> Result<Self, Error> {
         match (path.parent(), path.file_name()) {
             (Some(folder), Some(name)) if path.is_file() => {
                 let (index, listing, fallback) = (Vec::new(), false, None);
                 let options = Options { index, listing, fallback, dotfiles: true, follow_symlinks: true, ..options };
-                Ok(Self::File(Folder::open(folder, options, others)?, name.as_bytes().to_vec()))
+                Ok(Self::File(Folder::open(folder, options, targets)?, name.as_bytes().to_vec()))
             }
-            (Some(_) | None, _) => Ok(Self::Folder(Folder::open(path, options, others)?)),
+            (Some(_) | None, _) => Ok(Self::Folder(Folder::open(path, options, targets)?)),
         }
     }
 }
 
 impl Folder {
-    /// Opens the folder at `path`; it shares what files may hold with so many others.
+    /// Opens the folder at `path`, one of so many `folders` that share what files may hold.
     pub(crate) fn open(path: &Path, options: Options, folders: usize) -> Result<Self, Error> {
         let confinement = if options.follow_symlinks { Confinement::LinksLeadAnywhere } else { Confinement::Beneath };
         Self::open_confined(path, options, folders, confinement)
@@ -287,12 +287,16 @@ impl Folder {
                 // Once until a file can be opened again: the cause is one, the requests are many.
                 if self.lookup.note_starvation() {
                     let file = self.lookup.shown(relative);
-                    log::error!("cannot open {file}: {failure}; answering 503 until there is room again");
+                    log::error!(
+                        "cannot open {file}: {failure}; answering 503 until there is room again; raise the limit \
+                         (ulimit -n), or see what holds so much"
+                    );
                 }
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Reason::Broken => {
-                log::error!("cannot open {}: {failure}", self.lookup.shown(relative));
+                let file = self.lookup.shown(relative);
+                log::error!("cannot open {file}: {failure}; see what is wrong with its disk or file system (dmesg)");
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
