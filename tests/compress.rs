@@ -224,14 +224,26 @@ fn what_does_not_shrink_has_no_neighbour_and_loses_an_outdated_one() {
     let path = write(folder.path(), "noise.txt", noise(5000));
     let [outdated, newer, _] = EXTENSIONS.map(|extension| neighbour(&path, extension));
     fs::write(&outdated, "old").unwrap();
-    fs::write(&newer, "mine").unwrap();
+    fs::write(&newer, "of a newer version that was taken back").unwrap();
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
     let set = |path: &Path, time| File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
     set(&outdated, modified - Duration::from_nanos(1));
     set(&newer, modified + Duration::from_secs(1));
     let table = compress_well(folder.path());
-    assert_eq!(names(folder.path()), ["noise.txt", "noise.txt.zst"]);
+    assert_eq!(names(folder.path()), ["noise.txt"]);
     assert!(table.contains("not smaller          3"), "{table}");
+}
+
+#[test]
+fn a_small_file_loses_the_neighbours_of_what_it_was() {
+    let folder = folder();
+    let path = write(folder.path(), "app.js", text(1, 5000));
+    compress_well(folder.path());
+    fs::write(&path, "1").unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(1000);
+    File::options().append(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+    compress_well(folder.path());
+    assert_eq!(names(folder.path()), ["app.js"]);
 }
 
 #[test]

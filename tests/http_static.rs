@@ -5,6 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::support::{Client, Launch, Server, pattern, request, wait_until};
 
 /// A site in a folder beside a secret.
@@ -189,6 +191,41 @@ fn prefixes_lead_to_folders_and_files_and_the_longest_wins() {
     assert_eq!(client.get("/docs/one.ico/").status, 404);
     let redirect = client.get("/docs?q");
     assert_eq!((redirect.status, redirect.field("location")), (301, Some("/docs/?q")));
+}
+
+#[test]
+fn a_target_that_is_gone_takes_nothing_else_with_it() {
+    let launch = Launch::regrow();
+    let folder = launch.folder().to_owned();
+    for name in ["root/a.txt", "docs/a.txt", "icon"] {
+        fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let config = folder.join("site.conf");
+    fs::write(&config, "[staticContent]\n/ = root\n/docs = docs\n/icon.ico = icon\n").unwrap();
+    let server = launch.arg("-c").arg(config).start();
+    fs::remove_file(folder.join("icon")).unwrap();
+    fs::rename(folder.join("docs"), folder.join("away")).unwrap();
+    let mark = server.log_mark();
+    server.signal(server.worker_pids()[0], Signal::SIGKILL);
+    server.wait_until_complete(mark);
+    let mut client = Client::open(server.address());
+    for (target, status) in [("/a.txt", 200), ("/docs/a.txt", 503), ("/icon.ico", 404)] {
+        assert_eq!(client.get(target).status, status, "{target}");
+    }
+    server.wait_for_log("cannot open the folder");
+    fs::rename(folder.join("away"), folder.join("docs")).unwrap();
+    fs::write(folder.join("icon"), "again").unwrap();
+    wait_until("all of it again", || {
+        (client.get("/docs/a.txt").status == 200 && client.get("/icon.ico").text() == "again").then_some(())
+    });
+}
+
+#[test]
+fn a_link_that_leads_out_is_explained_in_the_log() {
+    let server = site();
+    assert_eq!(Client::open(server.address()).get("/out").status, 404);
+    server.wait_for_log("/out\": a link leads out of the folder: it is not followed unless followSymlinks = 1");
 }
 
 #[test]

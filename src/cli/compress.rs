@@ -33,7 +33,8 @@ Text, scripts, styles, JSON, SVG, WebAssembly and the like are compressed with
 Brotli (11), Zstandard (19) and gzip (9), files above 32 MiB more lightly
 (Brotli 9, Zstandard 12), because they would take minutes. Left out are files
 below 256 bytes, names that begin with a dot, and symbolic links. A neighbour
-that would save less than 5 % is not kept.
+that would save less than 5 % is not kept. One with another time than its file
+is made anew or, where none is worth making, removed.
 
 A neighbour has the time and the permissions of its file. One that has that
 time is up to date, so run this after every change of the site: it makes what

@@ -14,7 +14,7 @@ use crate::log;
 use crate::log::sink::Sink;
 use crate::master::{self, Setup};
 use crate::site::Handler;
-use crate::site::files::{self, Options, Target};
+use crate::site::files::{Options, Target};
 use crate::site::routes::Routes;
 use crate::site::welcome::Welcome;
 use crate::sys;
@@ -24,7 +24,9 @@ pub(super) fn run(matches: &ArgMatches) -> CliExit {
     match arguments::settle(matches) {
         Ok((config, notes)) => {
             let site = config.clone();
-            serve(config, &notes, Box::new(move |identity| build_site(&site, identity)))
+            // Once, for all workers: one that is replaced must not find something else.
+            let is_file = config.static_content.iter().map(|content| content.path.is_file()).collect::<Vec<_>>();
+            serve(config, &notes, Box::new(move |identity| build_site(&site, &is_file, identity)))
         }
         Err(exit) => exit,
     }
@@ -108,7 +110,7 @@ fn announce(config: &Config, listeners: &[Listener], notes: &[String]) {
 }
 
 /// The site that the configuration describes, in one worker.
-fn build_site(config: &Config, identity: &Identity) -> Result<Box<dyn Handler>, Box<dyn Error>> {
+fn build_site(config: &Config, is_file: &[bool], identity: &Identity) -> Result<Box<dyn Handler>, Box<dyn Error>> {
     if config.static_content.is_empty() {
         return Ok(Box::new(Welcome::new(*identity)));
     }
@@ -122,11 +124,11 @@ fn build_site(config: &Config, identity: &Identity) -> Result<Box<dyn Handler>, 
         cache_control: files.cache_control.as_deref().map(HeaderValue::try_from).transpose()?,
         fallback: files.fallback.value.clone(),
     };
-    let targets = config.static_content.iter().map(|content| {
-        let target = Target::open(&content.path, options.clone(), config.static_content.len())?;
-        Ok((content.prefix.clone(), target))
+    let targets = config.static_content.iter().zip(is_file).map(|(content, is_file)| {
+        let target = Target::new(&content.path, *is_file, options.clone(), config.static_content.len());
+        (content.prefix.clone(), target)
     });
-    Ok(Box::new(Routes::new(targets.collect::<Result<_, files::Error>>()?)))
+    Ok(Box::new(Routes::new(targets.collect())))
 }
 
 fn address(config: &Config) -> Address {

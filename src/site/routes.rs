@@ -175,11 +175,10 @@ impl Route {
     }
 
     fn serve(&self, request: &Request, path: &UrlPath, now: Duration) -> Result<Response, Refusal> {
-        let relative = match &self.file {
-            None => path.below(&self.prefix).unwrap_or_default(),
-            Some(name) => name,
-        };
-        self.folder.serve(request, path, relative, now)
+        match &self.file {
+            None => self.folder.serve(request, path, path.below(&self.prefix).unwrap_or_default(), now),
+            Some(name) => self.folder.serve_file(request, name, now),
+        }
     }
 }
 
@@ -210,7 +209,7 @@ mod tests {
         for file in ["name", "index.html", "sub/name"] {
             std::fs::write(path.join(file), whose).unwrap();
         }
-        Folder::open(&path, options(), 1).unwrap()
+        Folder::new(&path, options(), 1)
     }
 
     fn routes(prefixes: &[&str]) -> (Routes, TempDir) {

@@ -61,8 +61,12 @@ pub(crate) struct Failure {
 /// The sorts of [`Failure`], by what is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Nothing is there, or nothing that is beneath the folder.
+    /// Nothing is there.
     Absent,
+    /// A link on the way leads out of the folder.
+    Outside,
+    /// The folder itself is not there.
+    Rootless,
     /// A socket, or a device that the machine lacks.
     Special,
     /// Our user may not.
@@ -253,6 +257,9 @@ impl Failure {
     /// What is to be opened is being changed at this very moment.
     pub const CHANGING: Self = Self { reason: Reason::Contended, errno: Errno::EAGAIN };
 
+    /// There is no folder to look in.
+    pub const ROOTLESS: Self = Self { reason: Reason::Rootless, errno: Errno::ENOENT };
+
     /// One with this reason.
     #[cfg(test)]
     pub fn example(reason: Reason) -> Self {
@@ -269,7 +276,8 @@ impl From<std::io::Error> for Failure {
 impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
         let reason = match errno {
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP | Errno::EXDEV => Reason::Absent,
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP => Reason::Absent,
+            Errno::EXDEV => Reason::Outside,
             Errno::ENXIO | Errno::ENODEV | Errno::EOPNOTSUPP => Reason::Special,
             Errno::EACCES | Errno::EPERM => Reason::Denied,
             Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Reason::Exhausted,
@@ -387,7 +395,7 @@ mod tests {
     fn errors_are_sorted_by_what_to_do() {
         for (errno, reason) in [
             (Errno::ENOENT, Reason::Absent),
-            (Errno::EXDEV, Reason::Absent),
+            (Errno::EXDEV, Reason::Outside),
             (Errno::ENXIO, Reason::Special),
             (Errno::EACCES, Reason::Denied),
             (Errno::EMFILE, Reason::Exhausted),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 use super::encode::{BLOCK, encoder};
+use super::plan::Neighbour;
 use super::trouble::Trouble;
 use super::walk::{Job, neighbour_at};
 use super::{Watch, plan};
@@ -59,7 +60,7 @@ fn attempt(job: &Job, watch: &Watch) -> Result<Option<Outcome>, Trouble> {
     }
     let to = compressed?;
     if !plan::is_smaller(from, to) {
-        remove_outdated(&target, &version).map_err(|cause| Trouble::new("remove the outdated", &target, &cause))?;
+        remove_outdated(&target).map_err(|cause| Trouble::new("remove the outdated", &target, &cause))?;
         return Ok(Some(Outcome::NotSmaller));
     }
     complete(draft.as_file(), &version).map_err(|cause| Trouble::new("complete", &target, &cause))?;
@@ -131,8 +132,12 @@ impl Read for Source<'_> {
     }
 }
 
-fn remove_outdated(target: &Path, version: &Metadata) -> io::Result<()> {
-    if plan::is_outdated(version.modified()?, neighbour_at(target)?) { fs::remove_file(target) } else { Ok(()) }
+/// Whatever file is there is of another version: one of this was not to be made.
+fn remove_outdated(target: &Path) -> io::Result<()> {
+    match neighbour_at(target)? {
+        Neighbour::File(_) => fs::remove_file(target),
+        Neighbour::Absent | Neighbour::Other => Ok(()),
+    }
 }
 
 /// Gives the draft the time, permissions and owner of its file, and has it written to the disk: a neighbour that had

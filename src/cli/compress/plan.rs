@@ -22,28 +22,29 @@ pub(super) enum Neighbour {
 pub(super) enum Verdict {
     UpToDate,
     Make,
+    /// It is of another version of the file, and none of this is worth making.
+    Remove,
+    Nothing,
     /// Nothing may be put there.
     Taken,
 }
 
-/// Whether the file is one that has neighbours. A neighbour is none: its own media type is that of compressed data.
-pub(super) fn is_worth(name: &[u8], size: u64) -> bool {
-    size >= SMALLEST && !name.starts_with(b".") && is_compressible(&by_name(name))
+/// Whether the file is one that the server looks for neighbours of. A neighbour is none: its own media type is that of
+/// compressed data.
+pub(super) fn has_neighbours(name: &[u8]) -> bool {
+    !name.starts_with(b".") && is_compressible(&by_name(name))
 }
 
-/// A neighbour is made again also where it is the newer one: the file can have been put back to an older version,
-/// with the time of that.
-pub(super) fn judge(file_modified: SystemTime, neighbour: Neighbour) -> Verdict {
+/// A neighbour is outdated also where it is the newer one: the file can have been put back to an older version, with the
+/// time of that, and the server would send the neighbour.
+pub(super) fn judge(file_modified: SystemTime, size: u64, neighbour: Neighbour) -> Verdict {
     match neighbour {
         Neighbour::File(modified) if modified == file_modified => Verdict::UpToDate,
+        Neighbour::File(_) if size < SMALLEST => Verdict::Remove,
+        Neighbour::Absent | Neighbour::Other if size < SMALLEST => Verdict::Nothing,
         Neighbour::File(_) | Neighbour::Absent => Verdict::Make,
         Neighbour::Other => Verdict::Taken,
     }
-}
-
-/// Whether it was made of an earlier version of the file, and is of no use any more.
-pub(super) fn is_outdated(file_modified: SystemTime, neighbour: Neighbour) -> bool {
-    matches!(neighbour, Neighbour::File(modified) if modified < file_modified)
 }
 
 /// Whether what was compressed is worth keeping. What saves less than a twentieth costs more than it gains: a second
@@ -59,13 +60,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_some_size_is_worth_it() {
+    fn text_has_neighbours() {
         for name in ["index.html", "app.js", "data.json", "logo.svg", "app.wasm", "odd.\u{e9}.css"] {
-            assert!(is_worth(name.as_bytes(), 256), "{name}");
-            assert!(!is_worth(name.as_bytes(), 255), "{name}");
+            assert!(has_neighbours(name.as_bytes()), "{name}");
         }
         for name in [".htaccess.txt", "photo.jpg", "README", "app.js.br", "app.js.zst", "app.js.gz", "a.html.GZ"] {
-            assert!(!is_worth(name.as_bytes(), 100_000), "{name}");
+            assert!(!has_neighbours(name.as_bytes()), "{name}");
         }
     }
 
@@ -73,15 +73,15 @@ mod tests {
     fn only_a_neighbour_of_the_same_nanosecond_is_up_to_date() {
         let file = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let (older, newer) = (file - Duration::from_nanos(1), file + Duration::from_nanos(1));
-        for (neighbour, verdict, outdated) in [
-            (Neighbour::Absent, Verdict::Make, false),
-            (Neighbour::File(older), Verdict::Make, true),
-            (Neighbour::File(file), Verdict::UpToDate, false),
-            (Neighbour::File(newer), Verdict::Make, false),
-            (Neighbour::Other, Verdict::Taken, false),
+        for (neighbour, verdict, of_small) in [
+            (Neighbour::Absent, Verdict::Make, Verdict::Nothing),
+            (Neighbour::File(older), Verdict::Make, Verdict::Remove),
+            (Neighbour::File(file), Verdict::UpToDate, Verdict::UpToDate),
+            (Neighbour::File(newer), Verdict::Make, Verdict::Remove),
+            (Neighbour::Other, Verdict::Taken, Verdict::Nothing),
         ] {
-            assert_eq!(judge(file, neighbour), verdict, "{neighbour:?}");
-            assert_eq!(is_outdated(file, neighbour), outdated, "{neighbour:?}");
+            assert_eq!(judge(file, 256, neighbour), verdict, "{neighbour:?}");
+            assert_eq!(judge(file, 255, neighbour), of_small, "{neighbour:?}");
         }
     }
 

@@ -38,10 +38,17 @@ impl Job {
 
 /// The jobs, the largest first so that no thread is left with one in the end; and what needs none.
 pub(super) fn find(folder: &Path, watch: &Watch) -> (Vec<Job>, Tally) {
-    let mut walk = Walk { watch, jobs: Vec::new(), tally: Tally::default(), folders: vec![folder.to_owned()] };
+    let (jobs, outdated, tally, folders) = (Vec::new(), Vec::new(), Tally::default(), vec![folder.to_owned()]);
+    let mut walk = Walk { watch, jobs, outdated, tally, folders };
     while let Some(folder) = walk.folders.pop() {
         if let Err(cause) = walk.look_into(&folder) {
             walk.fail(&Trouble::new("read the folder", &folder, &cause));
+        }
+    }
+    // Not before, for they are met on the way.
+    for outdated in std::mem::take(&mut walk.outdated) {
+        if let Err(cause) = fs::remove_file(&outdated) {
+            walk.fail(&Trouble::new("remove the outdated", &outdated, &cause));
         }
     }
     walk.jobs.sort_by_key(|job| Reverse(job.size));
@@ -51,6 +58,8 @@ pub(super) fn find(folder: &Path, watch: &Watch) -> (Vec<Job>, Tally) {
 struct Walk<'a> {
     watch: &'a Watch,
     jobs: Vec<Job>,
+    /// Neighbours of other versions of files that are not worth compressing now.
+    outdated: Vec<PathBuf>,
     tally: Tally,
     /// Those still to be looked into.
     folders: Vec<PathBuf>,
@@ -79,7 +88,7 @@ impl Walk<'_> {
             self.folders.push(entry.path());
         } else if kind.is_file() {
             let metadata = entry.metadata()?;
-            if plan::is_worth(name.as_bytes(), metadata.len()) {
+            if plan::has_neighbours(name.as_bytes()) {
                 self.look_beside(&entry.path(), &metadata)?;
             }
         }
@@ -98,9 +107,11 @@ impl Walk<'_> {
 
     fn judge(&mut self, job: Job, modified: SystemTime) {
         let target = job.target();
-        match neighbour_at(&target).map(|neighbour| plan::judge(modified, neighbour)) {
+        match neighbour_at(&target).map(|neighbour| plan::judge(modified, job.size, neighbour)) {
             Ok(Verdict::UpToDate) => self.tally.up_to_date += 1,
             Ok(Verdict::Make) => self.jobs.push(job),
+            Ok(Verdict::Nothing) => {}
+            Ok(Verdict::Remove) => self.outdated.push(target),
             Ok(Verdict::Taken) => self.fail(&Trouble::taken(&target)),
             Err(cause) => self.fail(&Trouble::new("look at", &target, &cause)),
         }

@@ -231,11 +231,11 @@ impl Form {
 impl Neighbours {
     /// The others.
     pub(super) fn without(self, coding: Coding) -> Self {
-        Self::find(|known| known != coding && self.has(known))
+        Self::of(|known| known != coding && self.has(known))
     }
 
     /// Those for which `is_there`.
-    pub(super) fn find(is_there: impl Fn(Coding) -> bool) -> Self {
+    pub(super) fn of(is_there: impl Fn(Coding) -> bool) -> Self {
         Self(Coding::ALL.map(is_there))
     }
 
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn neighbours_are_told_apart() {
-        let some = Neighbours::find(|coding| coding == Coding::Zstd);
+        let some = Neighbours::of(|coding| coding == Coding::Zstd);
         assert_eq!(Coding::ALL.map(|coding| some.has(coding)), [false, true, false]);
         assert!(!some.are_none() && Neighbours::default().are_none());
         assert_eq!(*Form::Coded(Coding::Zstd).path(b"a/b.js"), *b"a/b.js.zst");

@@ -1,7 +1,9 @@
 //! Finds what a path beneath a folder leads to, and remembers it for a moment, files for longer. Knows nothing of
 //! requests and responses.
 
-use std::io;
+use std::collections::HashMap;
+use std::fmt;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +15,7 @@ use super::cache::{Cache, Weight};
 use super::found::{About, Form, Found, Neighbours};
 use super::media_type::{by_name, is_compressible};
 use crate::h1::Coding;
+use crate::sys::directory::{self, Entry};
 use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root, Seen};
 use crate::sys::version::{Clock, Version};
 
@@ -31,23 +34,33 @@ pub(super) struct Lookup {
 /// What is remembered from one request to the next.
 #[derive(Debug)]
 struct State {
-    root: Arc<Root>,
-    root_checked: Duration,
-    /// The folder could not be opened anew, and that was logged.
+    /// None until the folder is opened, which it is when it is first asked for.
+    root: Option<Arc<Root>>,
+    root_checked: Option<Duration>,
+    /// The folder could not be opened, and that was logged.
     root_lost: bool,
     files: Cache<Arc<Found>>,
+    /// What was logged of names, and when.
+    complaints: HashMap<Box<[u8]>, Duration>,
 }
 
 /// What a path leads to.
 pub(super) enum Place {
     File(Arc<Found>),
     Directory,
+    /// A FIFO, a device or a socket.
     Other,
+    /// Nothing, or nothing that is beneath the folder.
+    Absent,
 }
 
 /// How long a name is taken for what it led to, and the root for the folder that it was. A change is seen so much later
 /// at most; a second is promised, and the other half of it is for machines that are busy.
 const FRESH_FOR: Duration = Duration::from_millis(500);
+
+/// What is wrong with a name is said so often, and of so many names at a time: clients choose how often they ask.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+const MOST_COMPLAINTS: usize = 64;
 
 /// How long a file is kept that nobody asks for.
 const UNUSED_FOR: Duration = Duration::from_secs(10);
@@ -62,36 +75,30 @@ fn share_of_room(folders: usize) -> Weight {
 }
 
 impl Lookup {
-    /// Opens the folder at `path`, one of so many `folders` that share what files may hold.
-    pub(super) fn open(
-        path: &Path,
-        confinement: Confinement,
-        folders: usize,
-        options: &super::Options,
-    ) -> io::Result<Self> {
-        let root = Arc::new(Root::open(path, confinement)?);
-        let files = Cache::new(share_of_room(folders));
-        let state = State { root, root_checked: Duration::ZERO, root_lost: false, files };
-        Ok(Self {
+    /// For the folder at `path`, one of so many `folders` that share what files may hold.
+    pub(super) fn new(path: &Path, confinement: Confinement, folders: usize, options: &super::Options) -> Self {
+        let state = State {
+            root: None,
+            root_checked: None,
+            root_lost: false,
+            files: Cache::new(share_of_room(folders)),
+            complaints: HashMap::new(),
+        };
+        Self {
             path: path.to_owned(),
             confinement,
             precompressed: options.precompressed,
             cache_control: options.cache_control.clone(),
             starved: AtomicBool::new(false),
             state: Mutex::new(state),
-        })
-    }
-
-    /// For a log line, which what clients make up must not break.
-    pub(super) fn shown(&self, relative: &[u8]) -> String {
-        let path = self.path.join(String::from_utf8_lossy(relative).as_ref());
-        format!("{:?}", path.to_string_lossy())
+        }
     }
 
     /// What there is at `relative`. A file that was looked at a moment ago is not looked at again.
     ///
     /// # Errors
-    /// Why it cannot be opened; [`Failure::CHANGING`] while it is being written to.
+    /// Why it cannot be told, which is logged where somebody has to do something about it; [`Failure::CHANGING`] while it
+    /// is being written to.
     pub(super) fn find(&self, relative: &[u8], form: Form, now: Duration) -> Result<Place, Failure> {
         let coded_name;
         let name = match form {
@@ -104,21 +111,66 @@ impl Lookup {
         };
         let (root, known) = {
             let mut state = self.lock();
-            self.look_for_root(&mut state, now);
+            let root = self.look_for_root(&mut state, now)?;
             match state.files.find(name) {
                 Some(kept) if now.saturating_sub(kept.checked) < FRESH_FOR && kept.value.is_unchanged() => {
                     return Ok(Place::File(kept.value));
                 }
-                kept => (Arc::clone(&state.root), kept.map(|kept| kept.value)),
+                kept => (root, kept.map(|kept| kept.value)),
             }
         };
         let loaded = self.load(&root, relative, form, known);
         let mut state = self.lock();
         match &loaded {
             Ok(Place::File(found)) => state.files.keep(name, Arc::clone(found), found.weight(), now),
-            Ok(Place::Directory | Place::Other) | Err(_) => state.files.forget(name),
+            Ok(Place::Directory | Place::Other | Place::Absent) | Err(_) => state.files.forget(name),
         }
-        loaded
+        drop(state);
+        self.settle(loaded, &form.path(relative), Place::Absent, now)
+    }
+
+    /// What a failure means, which is logged where somebody has to do something about it: some mean that nothing is there.
+    fn settle<T>(&self, outcome: Result<T, Failure>, path: &[u8], absent: T, now: Duration) -> Result<T, Failure> {
+        let failure = match outcome {
+            Ok(found) => return Ok(found),
+            Err(failure) => failure,
+        };
+        match failure.reason {
+            Reason::Absent => return Ok(absent),
+            Reason::Outside => {
+                let remedy = "it is not followed unless followSymlinks = 1";
+                self.complain(path, now, format_args!("a link leads out of the folder: {remedy}"));
+                return Ok(absent);
+            }
+            Reason::Denied => {
+                let remedy = "it and its folders must be readable for the worker's user";
+                self.complain(path, now, format_args!("{failure}; {remedy}"));
+            }
+            Reason::Broken => {
+                let remedy = "see to the disk or the network that it is on";
+                self.complain(path, now, format_args!("{failure}; {remedy}"));
+            }
+            // Once until a file can be opened again: the cause is one, the requests are many.
+            Reason::Exhausted if !self.starved.swap(true, Ordering::Relaxed) => {
+                let remedy = "raise the limit of descriptors (LimitNOFILE of systemd, ulimit -n)";
+                log::error!("cannot open {}: {failure}; answering 503 meanwhile; {remedy}", self.shown(path));
+            }
+            Reason::Exhausted | Reason::Special | Reason::Contended | Reason::Rootless => {}
+        }
+        Err(failure)
+    }
+
+    /// Logs what is wrong with a file, unless that was done a moment ago.
+    fn complain(&self, path: &[u8], now: Duration, what: fmt::Arguments<'_>) {
+        if self.lock().is_news(path, now) {
+            log::warn!("cannot open {}: {what}", self.shown(path));
+        }
+    }
+
+    /// For a log line, which what clients make up must not break.
+    fn shown(&self, path: &[u8]) -> String {
+        let path = self.path.join(String::from_utf8_lossy(path).as_ref());
+        format!("{:?}", path.to_string_lossy())
     }
 
     /// Looks, and opens what is not `known`.
@@ -166,7 +218,13 @@ impl Lookup {
                 self.lock().files.clear();
                 open()
             }
-            Reason::Absent | Reason::Special | Reason::Denied | Reason::Contended | Reason::Broken => Err(failure),
+            Reason::Absent
+            | Reason::Outside
+            | Reason::Rootless
+            | Reason::Special
+            | Reason::Denied
+            | Reason::Contended
+            | Reason::Broken => Err(failure),
         })?;
         if self.starved.load(Ordering::Relaxed) {
             self.starved.store(false, Ordering::Relaxed);
@@ -174,16 +232,11 @@ impl Lookup {
         Ok(opened)
     }
 
-    /// Descriptors or memory have run out; whether that is news.
-    pub(super) fn note_starvation(&self) -> bool {
-        !self.starved.swap(true, Ordering::Relaxed)
-    }
-
     fn neighbours(&self, root: &Root, relative: &[u8], version: &Version) -> Neighbours {
         if !self.precompressed || !is_compressible(&by_name(relative)) {
             return Neighbours::default();
         }
-        Neighbours::find(|coding: Coding| {
+        Neighbours::of(|coding: Coding| {
             let neighbour = root.glance(&Form::Coded(coding).path(relative));
             neighbour.is_ok_and(|seen| seen.kind == Kind::File && seen.version.is_as_new_as(version))
         })
@@ -196,41 +249,61 @@ impl Lookup {
         !state.files.is_empty()
     }
 
-    /// What kind of thing is at `relative`, and the root that it was seen beneath.
+    /// The root beneath which there is a directory at `relative`; None where there is none.
     ///
     /// # Errors
-    /// Why it cannot be looked at.
-    pub(super) fn look(&self, relative: &[u8], now: Duration) -> Result<(Arc<Root>, Kind), Failure> {
-        let root = {
-            let mut state = self.lock();
-            self.look_for_root(&mut state, now);
-            Arc::clone(&state.root)
-        };
-        let seen = self.with_descriptors(|| root.look(relative))?;
-        Ok((root, seen.kind))
+    /// As [`find`](Self::find).
+    pub(super) fn find_directory(&self, relative: &[u8], now: Duration) -> Result<Option<Arc<Root>>, Failure> {
+        let root = self.look_for_root(&mut self.lock(), now)?;
+        let seen = self.with_descriptors(|| root.look(relative));
+        let is_directory = seen.map(|seen| (seen.kind == Kind::Directory).then_some(root));
+        self.settle(is_directory, relative, None, now)
     }
 
-    /// Sees whether the folder's path leads to another folder now: to change a link to it is a way to deploy.
-    fn look_for_root(&self, state: &mut State, now: Duration) {
-        if now.saturating_sub(state.root_checked) < FRESH_FOR {
-            return;
-        }
-        state.root_checked = now;
-        match Root::open(&self.path, self.confinement) {
-            Ok(root) => {
-                state.root_lost = false;
-                if !root.is_same(&state.root) {
-                    state.root = Arc::new(root);
-                    state.files.clear();
+    /// What is in the directory at `relative`, at most so many entries, and whether there are more.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub(super) fn read_directory(
+        &self,
+        root: &Root,
+        relative: &[u8],
+        most: usize,
+        now: Duration,
+    ) -> Result<(Vec<Entry>, bool), Failure> {
+        let read = self.with_descriptors(|| {
+            let (folder, seen) = root.open_beneath(relative)?;
+            match seen.kind {
+                Kind::Directory => Ok(directory::read(folder.into(), most)?),
+                Kind::File | Kind::Other => Err(Failure::CHANGING),
+            }
+        });
+        self.settle(read, relative, (Vec::new(), false), now)
+    }
+
+    /// The folder. Its path may lead to another one now: to change a link to it is a way to deploy.
+    fn look_for_root(&self, state: &mut State, now: Duration) -> Result<Arc<Root>, Failure> {
+        if state.root_checked.is_none_or(|checked| now.saturating_sub(checked) >= FRESH_FOR) {
+            state.root_checked = Some(now);
+            match Root::open(&self.path, self.confinement) {
+                Ok(root) => {
+                    state.root_lost = false;
+                    if !state.root.as_ref().is_some_and(|known| known.is_same(&root)) {
+                        state.root = Some(Arc::new(root));
+                        state.files.clear();
+                    }
                 }
+                // A link that is removed and made anew is away for a moment.
+                Err(cause) if !mem::replace(&mut state.root_lost, true) => {
+                    let meanwhile =
+                        if state.root.is_some() { "serving the one that was there" } else { "answering 503" };
+                    let path = self.path.to_string_lossy();
+                    log::error!("cannot open the folder {path:?}: {cause}; {meanwhile} until it can be opened");
+                }
+                Err(_) => {}
             }
-            // A link that is removed and made anew is away for a moment.
-            Err(cause) if !std::mem::replace(&mut state.root_lost, true) => {
-                let path = self.path.to_string_lossy();
-                log::warn!("cannot open the folder {path:?} anew: {cause}; going on with the one that was there");
-            }
-            Err(_) => {}
         }
+        state.root.clone().ok_or(Failure::ROOTLESS)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -239,9 +312,55 @@ impl Lookup {
     }
 }
 
+impl State {
+    fn is_news(&mut self, path: &[u8], now: Duration) -> bool {
+        self.complaints.retain(|_, said| now.saturating_sub(*said) < COMPLAIN_EVERY);
+        let is_news = self.complaints.len() < MOST_COMPLAINTS && !self.complaints.contains_key(path);
+        if is_news {
+            self.complaints.insert(path.into(), now);
+        }
+        is_news
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn lookup(path: &Path) -> Lookup {
+        Lookup::new(path, Confinement::Beneath, 1, &super::super::Options::default())
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_name_is_said_once_a_minute_and_of_so_many_names_at_most() {
+        let lookup = lookup(Path::new("/"));
+        let said = |name: &[u8], now| {
+            lookup.settle::<()>(Err(Failure::example(Reason::Denied)), name, (), now).unwrap_err();
+            lookup.lock().complaints.get(name) == Some(&now)
+        };
+        let start = Duration::from_secs(1000);
+        assert!(said(b"a", start));
+        assert!(!said(b"a", start + COMPLAIN_EVERY / 2));
+        assert!(said(b"a", start + COMPLAIN_EVERY));
+        let others = (0..1000_u32).filter(|n| said(&n.to_ne_bytes(), start + COMPLAIN_EVERY)).count();
+        assert_eq!(others, MOST_COMPLAINTS - 1);
+    }
+
+    #[test]
+    fn starvation_is_said_once_and_over_with_the_next_file() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "text").unwrap();
+        let lookup = lookup(folder.path());
+        let starve = || {
+            lookup.settle::<()>(Err(Failure::example(Reason::Exhausted)), b"x", (), Duration::ZERO).unwrap_err();
+            lookup.starved.load(Ordering::Relaxed)
+        };
+        assert!(starve());
+        while !matches!(lookup.find(b"file", Form::Plain, Duration::from_secs(9)), Ok(Place::File(_))) {
+            std::thread::yield_now();
+        }
+        assert!(!lookup.starved.load(Ordering::Relaxed));
+    }
 
     #[test]
     fn folders_together_hold_no_more_than_the_room() {

@@ -12,10 +12,8 @@ mod path;
 mod tests;
 
 use std::collections::HashSet;
-use std::fmt;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +22,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{Body, Request, Response};
 use crate::h1::coding::prefer;
-use crate::sys::directory::{self, Entry, EntryKind};
+use crate::sys::directory::{Entry, EntryKind};
 use crate::sys::open_beneath::{Confinement, Failure, Kind, Reason, Root};
 
 pub(crate) use answer::{reads, without_file};
@@ -81,44 +79,34 @@ pub(crate) enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Changing;
 
-/// A folder cannot be served.
-#[derive(Debug)]
-pub(crate) struct Error {
-    path: PathBuf,
-    cause: io::Error,
-}
-
 /// How much of a folder is listed.
 const MOST_LISTED: usize = 10_000;
 
 impl Target {
-    /// Opens the folder or file at `path`, one of so many `targets` that share what files may hold.
+    /// The folder or, where it `is_file`, the file at `path`, one of so many `targets` that share what files may hold.
     ///
     /// A file that is named by itself is served whatever its name and wherever links lead from there.
-    pub(crate) fn open(path: &Path, options: Options, targets: usize) -> Result<Self, Error> {
+    pub(crate) fn new(path: &Path, is_file: bool, options: Options, targets: usize) -> Self {
         match (path.parent(), path.file_name()) {
-            (Some(folder), Some(name)) if path.is_file() => {
-                let (index, listing, fallback) = (Vec::new(), false, None);
-                let options = Options { index, listing, fallback, dotfiles: true, follow_symlinks: true, ..options };
-                Ok(Self::File(Folder::open(folder, options, targets)?, name.as_bytes().to_vec()))
+            (Some(folder), Some(name)) if is_file => {
+                let options = Options { dotfiles: true, follow_symlinks: true, ..options };
+                Self::File(Folder::new(folder, options, targets), name.as_bytes().to_vec())
             }
-            (Some(_) | None, _) => Ok(Self::Folder(Folder::open(path, options, targets)?)),
+            (Some(_) | None, _) => Self::Folder(Folder::new(path, options, targets)),
         }
     }
 }
 
 impl Folder {
-    /// Opens the folder at `path`, one of so many `folders` that share what files may hold.
-    pub(crate) fn open(path: &Path, options: Options, folders: usize) -> Result<Self, Error> {
+    /// The folder at `path`, one of so many `folders` that share what files may hold. It is opened when it is asked for,
+    /// and then again and again: a folder that is away for a while is no reason to serve nothing else.
+    pub(crate) fn new(path: &Path, options: Options, folders: usize) -> Self {
         let confinement = if options.follow_symlinks { Confinement::LinksLeadAnywhere } else { Confinement::Beneath };
-        Self::open_confined(path, options, folders, confinement)
+        Self::confined(path, options, folders, confinement)
     }
 
-    fn open_confined(path: &Path, options: Options, folders: usize, confinement: Confinement) -> Result<Self, Error> {
-        match Lookup::open(path, confinement, folders, &options) {
-            Ok(lookup) => Ok(Self { lookup, options }),
-            Err(cause) => Err(Error { path: path.to_owned(), cause }),
-        }
+    fn confined(path: &Path, options: Options, folders: usize, confinement: Confinement) -> Self {
+        Self { lookup: Lookup::new(path, confinement, folders, &options), options }
     }
 
     /// Answers GET or HEAD for `relative`, a part of `path`.
@@ -138,14 +126,23 @@ impl Folder {
         if path.directory {
             return self.serve_directory(request, path, relative, now);
         }
-        match self.lookup.find(relative, Form::Plain, now) {
-            Ok(Place::File(found)) => Ok(answer::with_file(request, &self.best_form(request, relative, found, now))?),
-            Ok(Place::Directory) => Ok(answer::redirect_into(path, request.uri())?),
-            Ok(Place::Other) => Err(StatusCode::FORBIDDEN.into()),
-            Err(failure) if failure.reason == Reason::Absent => {
-                self.serve_fallback(request, StatusCode::NOT_FOUND, now)
-            }
-            Err(failure) => Err(self.refusal(relative, &failure)),
+        match self.find(relative, now)? {
+            Place::File(found) => Ok(answer::with_file(request, &self.best_form(request, relative, found, now))?),
+            Place::Directory => Ok(answer::redirect_into(path, request.uri())?),
+            Place::Other => Err(StatusCode::FORBIDDEN.into()),
+            Place::Absent => self.serve_fallback(request, StatusCode::NOT_FOUND, now),
+        }
+    }
+
+    /// Answers GET or HEAD with the file `relative`, whatever the URL is.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub(crate) fn serve_file(&self, request: &Request, relative: &[u8], now: Duration) -> Result<Response, Refusal> {
+        match self.find(relative, now)? {
+            Place::File(found) => Ok(answer::with_file(request, &self.best_form(request, relative, found, now))?),
+            Place::Other => Err(StatusCode::FORBIDDEN.into()),
+            Place::Directory | Place::Absent => Err(StatusCode::NOT_FOUND.into()),
         }
     }
 
@@ -158,22 +155,18 @@ impl Folder {
     ) -> Result<Response, Refusal> {
         for index in &self.options.index {
             let relative = join(relative, index.as_bytes());
-            match self.lookup.find(&relative, Form::Plain, now) {
-                Ok(Place::File(found)) => {
+            match self.find(&relative, now)? {
+                Place::File(found) => {
                     return Ok(answer::with_file(request, &self.best_form(request, &relative, found, now))?);
                 }
-                Ok(Place::Directory) => {}
-                Ok(Place::Other) => return Err(StatusCode::FORBIDDEN.into()),
-                Err(failure) if failure.reason == Reason::Absent => {}
-                Err(failure) => return Err(self.refusal(&relative, &failure)),
+                Place::Other => return Err(StatusCode::FORBIDDEN.into()),
+                Place::Directory | Place::Absent => {}
             }
         }
-        let status = match self.lookup.look(relative, now) {
-            Ok((root, Kind::Directory)) if self.options.listing => return self.list(&root, request, path, relative),
-            Ok((_, Kind::Directory)) => StatusCode::FORBIDDEN,
-            Ok(_) => StatusCode::NOT_FOUND,
-            Err(failure) if failure.reason == Reason::Absent => StatusCode::NOT_FOUND,
-            Err(failure) => return Err(self.refusal(relative, &failure)),
+        let status = match self.lookup.find_directory(relative, now)? {
+            Some(root) if self.options.listing => return self.list(&root, request, path, relative, now),
+            Some(_) => StatusCode::FORBIDDEN,
+            None => StatusCode::NOT_FOUND,
         };
         self.serve_fallback(request, status, now)
     }
@@ -182,14 +175,14 @@ impl Folder {
     fn serve_fallback(&self, request: &Request, status: StatusCode, now: Duration) -> Result<Response, Refusal> {
         let Some(fallback) = &self.options.fallback else { return Err(status.into()) };
         let relative = fallback.as_bytes();
-        match self.lookup.find(relative, Form::Plain, now) {
-            Ok(Place::File(found)) => {
-                Ok(answer::with_fallback(request, &self.best_form(request, relative, found, now))?)
-            }
-            Ok(Place::Directory | Place::Other) => Err(status.into()),
-            Err(failure) if failure.reason == Reason::Absent => Err(status.into()),
-            Err(failure) => Err(self.refusal(relative, &failure)),
+        match self.find(relative, now)? {
+            Place::File(found) => Ok(answer::with_fallback(request, &self.best_form(request, relative, found, now))?),
+            Place::Directory | Place::Other | Place::Absent => Err(status.into()),
         }
+    }
+
+    fn find(&self, relative: &[u8], now: Duration) -> Result<Place, Refusal> {
+        Ok(self.lookup.find(relative, Form::Plain, now)?)
     }
 
     /// Whether folders may be listed, which takes time.
@@ -203,10 +196,10 @@ impl Folder {
     /// None but that it is changing: what else is wrong with a page is no reason to say less than its status.
     pub(crate) fn page(&self, request: &Request, status: StatusCode, now: Duration) -> Result<Option<Body>, Changing> {
         let relative = format!("{}.html", status.as_str()).into_bytes();
-        match self.lookup.find(&relative, Form::Plain, now) {
+        match self.find(&relative, now) {
             Ok(Place::File(found)) => Ok(Some(self.best_form(request, &relative, found, now).page())),
-            Err(failure) if failure.reason == Reason::Contended => Err(Changing),
-            Ok(Place::Directory | Place::Other) | Err(_) => Ok(None),
+            Err(Refusal::Changing) => Err(Changing),
+            Ok(Place::Directory | Place::Other | Place::Absent) | Err(Refusal::Status(_)) => Ok(None),
         }
     }
 
@@ -220,29 +213,27 @@ impl Folder {
         while let Some(coding) = prefer(request.headers(), |coding| neighbours.has(coding)) {
             match self.lookup.find(relative, Form::Coded(coding), now) {
                 Ok(Place::File(coded)) => return coded,
-                Err(failure) if failure.reason == Reason::Denied => {
-                    self.refusal(&Form::Coded(coding).path(relative), &failure);
-                }
                 // It went away, or is just being made.
-                Ok(Place::Directory | Place::Other) | Err(_) => {}
+                Ok(Place::Directory | Place::Other | Place::Absent) | Err(_) => {}
             }
             neighbours = neighbours.without(coding);
         }
         plain
     }
 
-    fn list(&self, root: &Root, request: &Request, path: &UrlPath, relative: &[u8]) -> Result<Response, Refusal> {
+    fn list(
+        &self,
+        root: &Root,
+        request: &Request,
+        path: &UrlPath,
+        relative: &[u8],
+        now: Duration,
+    ) -> Result<Response, Refusal> {
         // The page's links count on a URL without empty segments.
         if request.uri().path().matches('/').count() != path.segments().count() + 1 {
             return Ok(answer::redirect_into(path, request.uri())?);
         }
-        let (entries, truncated) = root
-            .open_beneath(relative)
-            .and_then(|(folder, seen)| match seen.kind {
-                Kind::Directory => Ok(directory::read(folder.into(), MOST_LISTED)?),
-                Kind::File | Kind::Other => Err(Failure::CHANGING),
-            })
-            .map_err(|failure| self.refusal(relative, &failure))?;
+        let (entries, truncated) = self.lookup.read_directory(root, relative, MOST_LISTED, now)?;
         let mut items: Vec<_> = entries.into_iter().filter_map(|entry| self.listed(root, relative, entry)).collect();
         if self.options.precompressed {
             remove_neighbours(&mut items);
@@ -272,40 +263,22 @@ impl Folder {
         }
     }
 
-    /// What a failure means to the client, and to the log where somebody has to do something about it.
-    fn refusal(&self, relative: &[u8], failure: &Failure) -> Refusal {
-        let status = match failure.reason {
-            Reason::Contended => return Refusal::Changing,
-            Reason::Absent => StatusCode::NOT_FOUND,
-            Reason::Special => StatusCode::FORBIDDEN,
-            Reason::Denied => {
-                let file = self.lookup.shown(relative);
-                log::warn!("cannot open {file}: {failure}; it and its folders must be readable for the worker's user");
-                StatusCode::FORBIDDEN
-            }
-            Reason::Exhausted => {
-                // Once until a file can be opened again: the cause is one, the requests are many.
-                if self.lookup.note_starvation() {
-                    let file = self.lookup.shown(relative);
-                    log::error!(
-                        "cannot open {file}: {failure}; answering 503 until there is room again; raise the limit \
-                         (ulimit -n), or see what holds so much"
-                    );
-                }
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Reason::Broken => {
-                let file = self.lookup.shown(relative);
-                log::error!("cannot open {file}: {failure}; see what is wrong with its disk or file system (dmesg)");
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-        };
-        status.into()
-    }
-
     /// Lets go of what nobody asks for; whether anything is still kept.
     pub(crate) fn tidy(&self, now: Duration) -> bool {
         self.lookup.tidy(now)
+    }
+}
+
+/// What a failure means to the client.
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Status(match failure.reason {
+            Reason::Contended => return Self::Changing,
+            Reason::Absent | Reason::Outside => StatusCode::NOT_FOUND,
+            Reason::Special | Reason::Denied => StatusCode::FORBIDDEN,
+            Reason::Exhausted | Reason::Rootless => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+        })
     }
 }
 
@@ -329,22 +302,4 @@ fn join(relative: &[u8], name: &[u8]) -> Vec<u8> {
     }
     path.extend_from_slice(name);
     path
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let remedy = match self.cause.kind() {
-            io::ErrorKind::NotFound => "create it, or name another folder",
-            io::ErrorKind::NotADirectory => "name the folder that the file is in",
-            io::ErrorKind::PermissionDenied => "let the worker's user enter it and every folder above it",
-            _ => "see that it can be entered by the worker's user",
-        };
-        write!(f, "cannot open the folder {:?} to serve it: {}; {remedy}", self.path.to_string_lossy(), self.cause)
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
 }

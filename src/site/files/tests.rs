@@ -1,6 +1,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
@@ -60,7 +61,7 @@ impl Site {
     }
 
     fn folder(&self, confinement: Confinement) -> Folder {
-        Folder::open_confined(&self.path("root"), options(), 1, confinement).unwrap()
+        Folder::confined(&self.path("root"), options(), 1, confinement)
     }
 
     /// What both ways of opening answer.
@@ -132,7 +133,7 @@ fn what_is_not_there_is_answered_by_the_table() {
 #[test]
 fn dotfiles_are_served_where_allowed() {
     let site = Site::new();
-    let folder = Folder::open(&site.path("root"), Options { dotfiles: true, ..options() }, 1).unwrap();
+    let folder = Folder::new(&site.path("root"), Options { dotfiles: true, ..options() }, 1);
     assert_eq!(text(get(&folder, "/.hidden")), "hidden");
     assert_eq!(text(get(&folder, "/.git/config")), "hidden");
     assert_eq!(get(&folder, "/..").status(), 400);
@@ -164,7 +165,7 @@ fn folder_without_slash_is_redirected_on_this_host() {
 fn a_listing_of_the_root_under_another_name_is_redirected_to_one_slash() {
     let site = Site::new();
     let options = Options { index: vec!["none".into()], listing: true, ..options() };
-    let folder = Folder::open(&site.path("root"), options, 1).unwrap();
+    let folder = Folder::new(&site.path("root"), options, 1);
     for (target, location) in [("//", "/"), ("/./", "/"), ("/docs/../", "/"), ("/%2e/?a", "/?a"), ("//docs/", "/docs/")]
     {
         let response = get(&folder, target);
@@ -241,7 +242,7 @@ fn links_are_followed_inside_the_folder_only() {
     ] {
         assert_eq!(site.statuses(target), [status; 2], "{target}");
     }
-    let folder = Folder::open(&site.path("root"), Options { follow_symlinks: true, ..options() }, 1).unwrap();
+    let folder = Folder::new(&site.path("root"), Options { follow_symlinks: true, ..options() }, 1);
     assert_eq!(text(get(&folder, "/leak")), "secret");
     assert_eq!(text(get(&folder, "/absolute")), "home");
     assert_eq!(get(&folder, "/../secret").status(), 400);
@@ -256,7 +257,7 @@ fn fifos_devices_and_sockets_are_forbidden_without_waiting() {
     for target in ["/fifo", "/socket"] {
         assert_eq!(site.statuses(target), [403; 2], "{target}");
     }
-    let dev = Folder::open(Path::new("/dev"), options(), 1).unwrap();
+    let dev = Folder::new(Path::new("/dev"), options(), 1);
     assert_eq!(get(&dev, "/null").status(), 403);
 }
 
@@ -272,30 +273,20 @@ fn unreadable_files_are_forbidden() {
 
 #[test]
 fn failures_have_their_status() {
-    let site = Site::new();
-    let folder = site.folder(Confinement::Beneath);
     for (reason, status) in [
         (Reason::Absent, 404),
+        (Reason::Outside, 404),
         (Reason::Special, 403),
         (Reason::Denied, 403),
         (Reason::Exhausted, 503),
+        (Reason::Rootless, 503),
         (Reason::Broken, 500),
     ] {
         let status = StatusCode::from_u16(status).unwrap();
-        assert_eq!(folder.refusal(b"x", &Failure::example(reason)), Refusal::Status(status), "{reason:?}");
+        assert_eq!(Refusal::from(Failure::example(reason)), Refusal::Status(status), "{reason:?}");
     }
-    assert_eq!(folder.refusal(b"x", &Failure::CHANGING), Refusal::Changing);
+    assert_eq!(Refusal::from(Failure::CHANGING), Refusal::Changing);
     assert_eq!(field(&without_file(StatusCode::SERVICE_UNAVAILABLE), "retry-after"), "1");
-}
-
-#[test]
-fn starvation_is_over_with_the_next_file() {
-    let site = Site::new();
-    let folder = site.folder(Confinement::Beneath);
-    folder.refusal(b"x", &Failure::example(Reason::Exhausted));
-    assert!(!folder.lookup.note_starvation(), "that is known already");
-    assert_eq!(get(&folder, "/").status(), 200);
-    assert!(folder.lookup.note_starvation());
 }
 
 #[test]
@@ -311,13 +302,14 @@ fn folder_swapped_for_a_link_never_leaks() {
             let swapping = scope.spawn(|| swap(&site.path("root")));
             while !swapping.is_finished() {
                 // Not by a request, which for a while is answered without opening anything again.
-                match folder.open_beneath(b"d/file").and_then(|(file, _)| Ok(io::read_to_string(file)?)) {
+                match folder.open_beneath(b"d/file").and_then(|(file, _)| Ok(std::io::read_to_string(file)?)) {
                     Ok(text) => {
                         assert_eq!(text, "inside");
                         served += 1;
                     }
                     Err(failure) => {
-                        assert!(matches!(failure.reason, Reason::Absent | Reason::Contended), "{failure}");
+                        let expected = [Reason::Absent, Reason::Outside, Reason::Contended];
+                        assert!(expected.contains(&failure.reason), "{failure}");
                         refused += 1;
                     }
                 }
@@ -337,12 +329,24 @@ fn swap(root: &Path) {
 }
 
 #[test]
-fn folder_that_cannot_be_opened_is_named_with_a_remedy() {
+fn a_folder_that_is_away_is_503_until_it_is_there() {
     let site = Site::new();
-    for (path, remedy) in [("nowhere", "create it"), ("secret", "name the folder")] {
-        let error = Folder::open(&site.path(path), options(), 1).unwrap_err().to_string();
-        assert!(error.contains(path) && error.contains(remedy), "{error}");
-    }
+    let folder = Folder::new(&site.path("later"), options(), 1);
+    assert_eq!(at(&folder, "/", START), Err(503));
+    site.write("later/index.html", "at last");
+    assert_eq!(at(&folder, "/", START + 499 * MS), Err(503));
+    assert_eq!(at(&folder, "/", START + 500 * MS), Ok("at last".into()));
+}
+
+#[test]
+fn a_file_that_became_a_folder_is_not_there() {
+    let site = Site::new();
+    let Target::File(folder, name) = Target::new(&site.path("root/docs"), true, options(), 1) else {
+        panic!("it was a file");
+    };
+    let request = http::Request::builder().uri("/docs").body(RequestBody::default()).unwrap();
+    let refusal = folder.serve_file(&request, &name, START).unwrap_err();
+    assert_eq!(refusal, Refusal::Status(StatusCode::NOT_FOUND));
 }
 
 #[test]
@@ -496,7 +500,7 @@ fn compressed_neighbours_go_to_those_who_take_them() {
     let response = ask(&folder, "/app.js.gz", &[("accept-encoding", "gzip")]);
     assert_eq!((field(&response, "content-encoding"), field(&response, "content-type")), ("", "application/gzip"));
     assert_eq!(field(&get(&folder, "/"), "vary"), "");
-    let off = Folder::open(&site.path("root"), Options { precompressed: false, ..options() }, 1).unwrap();
+    let off = Folder::new(&site.path("root"), Options { precompressed: false, ..options() }, 1);
     assert_eq!(text(ask(&off, "/app.js", &[("accept-encoding", "br")])), "plain");
 }
 
@@ -559,7 +563,7 @@ fn fallback_answers_unknown_paths_and_may_not_be_stored_under_their_names() {
     let site = Site::new();
     let cache_control = Some(HeaderValue::from_static("max-age=60"));
     let fallback = Some("index.html".to_owned());
-    let folder = Folder::open(&site.path("root"), Options { cache_control, fallback, ..options() }, 1).unwrap();
+    let folder = Folder::new(&site.path("root"), Options { cache_control, fallback, ..options() }, 1);
     for target in ["/app/route", "/app/route/", "/bare/"] {
         let response = get(&folder, target);
         assert_eq!((response.status().as_u16(), field(&response, "cache-control")), (200, "no-cache"), "{target}");
@@ -590,7 +594,7 @@ fn listing_shows_what_can_be_had() {
     symlink("../../secret", site.path("root/bare/leak")).unwrap();
     let fifo = std::process::Command::new("mkfifo").arg(site.path("root/bare/fifo")).status().unwrap();
     assert!(fifo.success());
-    let folder = Folder::open(&site.path("root"), Options { listing: true, ..options() }, 1).unwrap();
+    let folder = Folder::new(&site.path("root"), Options { listing: true, ..options() }, 1);
     let response = get(&folder, "/bare/?sort=size");
     assert_eq!(field(&response, "content-type"), "text/html; charset=utf-8");
     let html = text(response);
@@ -663,7 +667,7 @@ fn what_was_read_soon_after_it_was_written_is_read_again() {
     let found = |now| loop {
         match folder.lookup.find(b"index.html", Form::Plain, now) {
             Ok(Place::File(found)) => return found,
-            Ok(Place::Directory | Place::Other) => panic!("it is a file"),
+            Ok(Place::Directory | Place::Other | Place::Absent) => panic!("it is a file"),
             Err(failure) => assert_eq!(failure.reason, Reason::Contended),
         }
     };
@@ -696,7 +700,7 @@ fn a_link_to_another_folder_deploys_it() {
         fs::rename(site.path("next"), site.path("current")).unwrap();
     };
     switch("one");
-    let folder = Folder::open(&site.path("current"), options(), 1).unwrap();
+    let folder = Folder::new(&site.path("current"), options(), 1);
     assert_eq!(at(&folder, "/", START), Ok("one".into()));
     switch("two");
     assert_eq!(at(&folder, "/", START + 499 * MS), Ok("one".into()));
@@ -713,10 +717,10 @@ fn a_link_to_another_folder_deploys_it() {
 fn a_file_by_itself_is_served_wherever_its_name_leads() {
     let site = Site::new();
     symlink("../secret", site.path("root/.chosen")).unwrap();
-    let Ok(Target::File(folder, name)) = Target::open(&site.path("root/.chosen"), options(), 1) else {
+    let Target::File(folder, name) = Target::new(&site.path("root/.chosen"), true, options(), 1) else {
         panic!("a file is no folder");
     };
     assert_eq!(name, b".chosen");
     assert_eq!(at(&folder, "/.chosen", START), Ok("secret".into()));
-    assert!(matches!(Target::open(&site.path("root"), options(), 1), Ok(Target::Folder(_))));
+    assert!(matches!(Target::new(&site.path("root"), false, options(), 1), Target::Folder(_)));
 }
