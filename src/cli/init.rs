@@ -4,16 +4,14 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use clap::ArgMatches;
 
-use super::CliExit;
+use super::{CliExit, processors};
 use crate::config::{Row, SECTIONS};
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let text = sample(cores);
+    let text = sample(processors());
     match matches.get_one::<PathBuf>("FILE") {
         None => CliExit::done(text),
         Some(path) => match write_new(path, &text) {
@@ -40,16 +38,16 @@ fn reason(error: &io::Error) -> String {
 }
 
 /// What production needs and differs from the defaults.
-fn recommended(name: &str, cores: usize) -> Option<String> {
+fn recommended(name: &str, processors: u32) -> Option<String> {
     match name {
-        "processPool" => Some(cores.clamp(2, 1024).to_string()),
+        "processPool" => Some(processors.clamp(2, 1024).to_string()),
         "socketQueueSize" => Some("1024".to_owned()),
         _ => None,
     }
 }
 
 /// Every option: the recommended ones set, the others commented out at their defaults.
-pub(super) fn sample(cores: usize) -> String {
+pub(super) fn sample(processors: u32) -> String {
     let mut text = HEADER.to_owned();
     for section in SECTIONS {
         // Writing to a String cannot fail.
@@ -58,7 +56,7 @@ pub(super) fn sample(cores: usize) -> String {
             let _ = write!(text, "\n# {}.\n/ = public\n", entries.help);
         }
         for row in section.rows {
-            let _ = write!(text, "\n{}", sample_row(row, cores));
+            let _ = write!(text, "\n{}", sample_row(row, processors));
         }
     }
     text
@@ -75,13 +73,13 @@ const HEADER: &str = "\
 # TIME takes ms, s, m or h; SIZE takes bytes, or k, m or g. Relative paths are relative to this file.
 ";
 
-fn sample_row(row: &Row, cores: usize) -> String {
+fn sample_row(row: &Row, processors: u32) -> String {
     let Row { name, default, help, shape, .. } = row;
     let help = match row.conflicts().collect::<Vec<_>>().join(", ") {
         others if others.is_empty() => format!("# {help}."),
         others => format!("# {help}. Not together with {others}."),
     };
-    match recommended(name, cores) {
+    match recommended(name, processors) {
         Some(value) => format!("{help}\n# Default: {}\n{name} = {value}\n", row.shown_default()),
         None if default.is_empty() => format!("{help}\n# {name} = {}\n", shape.value),
         None => format!("{help}\n# {name} = {default}\n"),
@@ -100,8 +98,8 @@ mod tests {
 
     #[test]
     fn the_sample_is_a_pool_of_at_least_two_whatever_the_machine() {
-        for (cores, workers) in [(1, 2), (2, 2), (64, 64), (4096, 1024)] {
-            let config = resolve(sample(cores));
+        for (processors, workers) in [(1, 2), (2, 2), (64, 64), (4096, 1024)] {
+            let config = resolve(sample(processors));
             assert_eq!(config.mode(), Mode::ProcessPool(workers));
             assert_eq!(*config.server.socket_queue_size, 1024);
             assert_eq!(config.static_content[0].path, Path::new("/srv/public"));
@@ -114,7 +112,7 @@ mod tests {
         for row in options() {
             assert!(text.contains(&format!("\n{} = ", row.name)) || text.contains(&format!("\n# {} = ", row.name)));
         }
-        let is_default = |name: &str| options().any(|row| row.name == name && row.conflict.is_none());
+        let is_default = |name: &str| options().any(|row| row.name == name && row.choice.is_none());
         let uncommented = text.lines().map(|line| match line.strip_prefix("# ").and_then(|l| l.split_once(" = ")) {
             Some((name, value)) if is_default(name) => format!("{name} = {value}\n"),
             Some(_) | None => format!("{line}\n"),

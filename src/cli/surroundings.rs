@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process;
 
-use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Setting, StaticContent, Wrong};
+use super::processors;
+use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Runner, Setting, StaticContent, Wrong};
 use crate::serve::OTHER_DESCRIPTORS;
 use crate::sys;
 
@@ -136,6 +137,7 @@ fn notes(config: &Config) -> Vec<String> {
         small_queue(config),
         capped_queue(config, somaxconn()),
         few_descriptors(config, sys::limits::most_descriptors().ok()),
+        few_processes(config, sys::limits::processes_of_user().ok().filter(|_| !is_root())),
         unused_host(config),
         missing_fallback(config),
     ];
@@ -143,14 +145,11 @@ fn notes(config: &Config) -> Vec<String> {
 }
 
 fn development(config: &Config) -> Option<String> {
-    match config.mode() {
-        Mode::Single => Some(
-            "a single worker answers one request after the other and is meant for development; \
-             in production say processPool = 2 or more"
-                .to_owned(),
-        ),
-        Mode::ProcessPool(_) => None,
-    }
+    (config.mode() == Mode::Single).then(|| {
+        "a single worker answers one request after the other and is meant for development; \
+         in production say processPool = 2 or more"
+            .to_owned()
+    })
 }
 
 fn small_queue(config: &Config) -> Option<String> {
@@ -190,12 +189,15 @@ struct Privileges {
 impl Privileges {
     fn of_this_process() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
         Self {
             first_free_port: read_number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024),
-            may_bind_any: may_bind(&status).unwrap_or(root),
+            may_bind_any: may_bind(&status).unwrap_or_else(is_root),
         }
     }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
 /// capabilities(7): the effective set has `CAP_NET_BIND_SERVICE`.
@@ -223,6 +225,19 @@ fn few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
     Some(format!(
         "maxConnections = {connections} needs {wanted} descriptors for each worker, and the hard limit is {limit}; \
          raise it (LimitNOFILE={wanted} of systemd, ulimit -n {wanted})"
+    ))
+}
+
+fn few_processes(config: &Config, limit: Option<u64>) -> Option<String> {
+    let (name, most) = match config.layout(processors()).runner {
+        Runner::Processes(most) => ("maxProcesses", most),
+        Runner::Threads(most) => ("maxThreads", most),
+        Runner::Pool(_) => return None,
+    };
+    let limit = limit.filter(|limit| *limit <= u64::from(most))?;
+    Some(format!(
+        "{name} = {most}, but this user may have {limit} processes and threads, all its programs together; \
+         say less, or raise that (LimitNPROC= of systemd, ulimit -u)"
     ))
 }
 

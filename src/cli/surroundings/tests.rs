@@ -111,6 +111,17 @@ fn connections_need_descriptors() {
 }
 
 #[test]
+fn a_process_or_a_thread_for_each_request_needs_a_user_who_may_have_so_many() {
+    let forking = plain("[server]\nforking = 1");
+    assert!(few_processes(&forking, Some(256)).unwrap().starts_with("maxProcesses = 256, but this user may have 256 "));
+    assert!(few_processes(&forking, Some(257)).is_none());
+    assert!(few_processes(&forking, None).is_none());
+    let threading = plain("[server]\nthreading = 1\n[limits]\nmaxThreads = 9");
+    assert!(few_processes(&threading, Some(8)).unwrap().starts_with("maxThreads = 9, but this user may have 8 "));
+    assert!(few_processes(&plain(""), Some(1)).is_none());
+}
+
+#[test]
 fn a_host_beside_a_socket_file_is_said_to_be_unused() {
     assert!(unused_host(&plain("[server]\nsocketFile = /s\nsocketHost = x")).is_some());
     assert!(unused_host(&plain("[server]\nsocketFile = /s")).is_none());
