@@ -90,9 +90,9 @@ fn a_fork_that_fails_is_tried_again_while_the_others_serve() {
     if !Uid::effective().is_root() {
         return skip("a fork that fails", "only root can become a user with a limit of its own");
     }
-    // A user of whom there is no other process.
+    // A user of whom there is no other process: enough for the master, and a worker with its thread.
     let user = (1_000_000 + std::process::id()).to_string();
-    let become_user = ["prlimit", "--nproc=2:", "setpriv", "--reuid", &user, "--clear-groups"];
+    let become_user = ["prlimit", "--nproc=3:", "setpriv", "--reuid", &user, "--clear-groups"];
     let may_run = Command::new(become_user[0]).args(&become_user[1..]).arg(env!("CARGO_BIN_EXE_regrow")).output();
     if !may_run.is_ok_and(|output| output.status.code() == Some(2)) {
         return skip("a fork that fails", "another user cannot run the program where it was built");
