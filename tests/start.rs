@@ -90,25 +90,28 @@ fn a_fork_that_fails_is_tried_again_while_the_others_serve() {
     if !Uid::effective().is_root() {
         return skip("a fork that fails", "only root can become a user with a limit of its own");
     }
-    // A user of whom there is no other process: enough for the master, and a worker with its thread.
+    // A user of whom there is no other process.
     let user = (1_000_000 + std::process::id()).to_string();
-    let become_user = ["prlimit", "--nproc=3:", "setpriv", "--reuid", &user, "--clear-groups"];
+    let become_user = ["prlimit", "--nproc=64:", "setpriv", "--reuid", &user, "--clear-groups"];
     let may_run = Command::new(become_user[0]).args(&become_user[1..]).arg(env!("CARGO_BIN_EXE_regrow")).output();
     if !may_run.is_ok_and(|output| output.status.code() == Some(2)) {
         return skip("a fork that fails", "another user cannot run the program where it was built");
     }
-    let server = Launch::regrow().args(["--processPool", "2", "--accessLog", "off"]).through(&become_user).spawn();
+    let server = Launch::regrow().args(["--processPool", "2", "--accessLog", "off"]).through(&become_user).start();
+    // The master, and one worker with its thread.
+    allow_processes(&server, &user, 3);
+    kill(Pid::from_raw(server.worker_pids()[0]), Signal::SIGKILL).expect("a worker to die");
     let line = server.wait_for_log("could not be forked");
     assert!(line.contains("next attempt in") && line.contains("the others go on"), "{line}");
     assert_eq!(get(server.address(), "/").expect("an answer").status, 200);
-    allow_processes(&server, &user);
+    allow_processes(&server, &user, 64);
     server.wait_until_complete(0);
 }
 
 /// As that user: it takes a privilege that root may lack to change the limits of others.
-fn allow_processes(server: &Server, user: &str) {
-    let pid = format!("--pid={}", server.pid());
-    let raise = ["setpriv", "--reuid", user, "--clear-groups", "prlimit", "--nproc=64:", &pid];
+fn allow_processes(server: &Server, user: &str, most: u32) {
+    let (pid, most) = (format!("--pid={}", server.pid()), format!("--nproc={most}:"));
+    let raise = ["setpriv", "--reuid", user, "--clear-groups", "prlimit", &most, &pid];
     let raised = Command::new(raise[0]).args(&raise[1..]).status();
-    assert!(raised.is_ok_and(|status| status.success()), "the user may raise its own limit");
+    assert!(raised.is_ok_and(|status| status.success()), "the user may change its own limit");
 }
