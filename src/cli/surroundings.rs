@@ -219,9 +219,11 @@ fn privileged_port(config: &Config, privileges: &Privileges) -> Option<Wrong> {
     let port = u32::from(*config.server.socket_port);
     let reserved = port != 0 && port < privileges.first_free_port && config.server.socket_file.is_none();
     (reserved && !privileges.may_bind_any).then(|| {
-        let remedy =
-            format!("say {} or more, grant CAP_NET_BIND_SERVICE, or start as root", privileges.first_free_port);
-        Wrong::new("needs a privilege that this user lacks", remedy)
+        let first = privileges.first_free_port;
+        let remedy = format!(
+            "say {first} or more, grant CAP_NET_BIND_SERVICE (setcap, or AmbientCapabilities of systemd), or start as root"
+        );
+        Wrong::new(format!("to listen on a port below {first} takes a privilege that this user lacks"), remedy)
     })
 }
 
