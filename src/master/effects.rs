@@ -190,9 +190,8 @@ impl Effects {
             if let Err(cause) = listener.stop_deferring() {
                 log::error!("{listener}: cannot clear TCP_DEFER_ACCEPT: {cause}; waiting clients may be lost");
             }
-            listener.remove_file();
         }
-        // What connects after the last worker has left would wait for nobody if the master still listened.
+        // Removes a socket's file too. What connects after the last worker has left would wait for nobody if the master still listened.
         self.setup.listeners.clear();
     }
 
