@@ -157,9 +157,10 @@ fn faults_of_children(pid: i32) -> u64 {
 
 #[test]
 fn a_process_that_cannot_be_made_is_a_503_that_asks_to_come_again() {
-    // A master and a worker.
-    let Some(user) = LimitedUser::with_processes("a fork that fails for a request", 2) else { return };
+    let Some(user) = LimitedUser::new("a fork that fails for a request") else { return };
     let server = Launch::example("slow").args(FORKING).args(["--accessLog", "off"]).through(&user.wrapper()).start();
+    let worker = server.worker_pids()[0];
+    user.allow_processes(worker, 1);
     let mut client = Client::open(server.address());
     for _ in 0..2 {
         let answer = client.get("/");
@@ -168,6 +169,6 @@ fn a_process_that_cannot_be_made_is_a_503_that_asks_to_come_again() {
         assert!(after.is_some_and(|seconds| seconds > 0), "{answer:?}");
     }
     server.wait_for_log("fork");
-    user.allow_processes(server.worker_pids()[0]);
+    user.allow_processes(worker, 64);
     wait_until("a process again", || (client.get("/").status == 200).then_some(()));
 }

@@ -67,7 +67,7 @@ fn process_pool_a_kept_connection_does_not_wait_for_its_stuck_worker() {
 fn process_pool_what_waits_for_all_goes_to_whoever_is_free_first() {
     let server = slow(&["--processPool", "2"]);
     let (mut clients, _) = clients_of_one_worker(&server, 6);
-    let (_, took) = time(|| {
+    let ((), took) = time(|| {
         for client in &mut clients {
             client.send(request("GET", "/?ms=300"));
         }

@@ -13,6 +13,26 @@ fn failing(how: &str) -> Launch {
 }
 
 #[test]
+fn the_start_says_the_mode_and_what_production_would_want() {
+    for (mode, words) in [
+        ("--forking=1", "a new process for each request, at most 256 at once"),
+        ("--threading=1", "a new thread for each request, at most 256 at once"),
+        ("--processPool=2", "a process pool of 2 workers"),
+        ("--threadPool=2", "a thread pool of 2 threads, beside "),
+    ] {
+        let server = Launch::regrow().arg(mode).args(["--maxThreads", "256", "--maxProcesses", "256"]).start();
+        server.wait_for_log(words);
+        let queue = server.wait_for_log("socketQueueSize = 5 ");
+        assert!(queue.contains("say socketQueueSize = 1024"), "{queue}");
+        server.wait_for_log(" is not used: it is for ");
+    }
+    let server = Launch::regrow().start();
+    server.wait_for_log("a single worker, for development: one request after the other");
+    server.wait_for_log("in production say processPool = 2 or more");
+    assert!(!server.log().contains("socketQueueSize"), "{}", server.log());
+}
+
+#[test]
 fn a_site_that_cannot_be_built_ends_the_start_with_3_and_the_reason() {
     let mut server = failing("error").spawn();
     assert_eq!(server.exit_code(), 3);
@@ -87,11 +107,14 @@ fn name_of(pid: i32) -> String {
 
 #[test]
 fn a_fork_that_fails_is_tried_again_while_the_others_serve() {
-    let Some(user) = LimitedUser::with_processes("a fork that fails", 2) else { return };
-    let server = Launch::regrow().args(["--processPool", "2", "--accessLog", "off"]).through(&user.wrapper()).spawn();
+    let Some(user) = LimitedUser::new("a fork that fails") else { return };
+    let server = Launch::regrow().args(["--processPool", "2", "--accessLog", "off"]).through(&user.wrapper()).start();
+    // The master, and one worker with its thread.
+    user.allow_processes(server.pid(), 3);
+    kill(Pid::from_raw(server.worker_pids()[0]), Signal::SIGKILL).expect("a worker to die");
     let line = server.wait_for_log("could not be forked");
     assert!(line.contains("next attempt in") && line.contains("the others go on"), "{line}");
     assert_eq!(get(server.address(), "/").expect("an answer").status, 200);
-    user.allow_processes(server.pid());
+    user.allow_processes(server.pid(), 64);
     server.wait_until_complete(0);
 }

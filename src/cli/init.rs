@@ -46,7 +46,16 @@ fn recommended(name: &str, processors: u32) -> Option<String> {
     }
 }
 
-/// Every option: the recommended ones set, the others commented out at their defaults.
+/// What chooses another mode instead.
+fn alternative(name: &str) -> Option<&'static str> {
+    match name {
+        "forking" | "threading" => Some("1"),
+        "threadPool" => Some("10"),
+        _ => None,
+    }
+}
+
+/// Every option: the recommended ones set, the others commented out at their defaults or as an alternative.
 pub(super) fn sample(processors: u32) -> String {
     let mut text = HEADER.to_owned();
     for section in SECTIONS {
@@ -68,21 +77,22 @@ const HEADER: &str = "\
 #   regrow check -c FILE    says what it would run, or every mistake
 #   regrow serve -c FILE    runs it
 #
-# What is commented out shows its default. A line that begins with # or ; is a comment.
+# What is commented out shows its default, or a mode to say instead of processPool.
+# A line that begins with # or ; is a comment.
 # localhost is reached from this machine only: say socketHost = 0.0.0.0 unless another server stands in front.
 # TIME takes ms, s, m or h; SIZE takes bytes, or k, m or g. Relative paths are relative to this file.
 ";
 
 fn sample_row(row: &Row, processors: u32) -> String {
-    let Row { name, default, help, shape, .. } = row;
+    let Row { name, help, shape, .. } = row;
+    let default = if row.default.is_empty() { shape.value } else { row.default };
     let help = match row.conflicts().collect::<Vec<_>>().join(", ") {
         others if others.is_empty() => format!("# {help}."),
-        others => format!("# {help}. Not together with {others}."),
+        others => format!("# {help}.\n# Not together with {others}."),
     };
     match recommended(name, processors) {
         Some(value) => format!("{help}\n# Default: {}\n{name} = {value}\n", row.shown_default()),
-        None if default.is_empty() => format!("{help}\n# {name} = {}\n", shape.value),
-        None => format!("{help}\n# {name} = {default}\n"),
+        None => format!("{help}\n# {name} = {}\n", alternative(name).unwrap_or(default)),
     }
 }
 
@@ -103,6 +113,20 @@ mod tests {
             assert_eq!(config.mode(), Mode::ProcessPool(workers));
             assert_eq!(*config.server.socket_queue_size, 1024);
             assert_eq!(config.static_content[0].path, Path::new("/srv/public"));
+        }
+    }
+
+    #[test]
+    fn every_other_mode_is_a_comment_of_the_sample_and_takes_the_place_of_its_pool() {
+        for (alternative, mode) in [
+            ("forking = 1", Mode::Forking),
+            ("threading = 1", Mode::Threading),
+            ("threadPool = 10", Mode::ThreadPool(10)),
+        ] {
+            let text = sample(2);
+            let (before, after) = text.split_once(&format!("\n# {alternative}\n")).unwrap();
+            let text = format!("{before}\n{alternative}\n{after}").replace("\nprocessPool = ", "\n# processPool = ");
+            assert_eq!(resolve(text).mode(), mode);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::ArgMatches;
 use http::HeaderValue;
@@ -82,8 +83,8 @@ fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Se
     let listeners = listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
     let layout = config.layout(processors());
     announce(&config, &layout, &listeners, notes);
-    let Layout { workers, scalable, .. } = layout;
-    Ok(Setup { config, workers, scalable, listeners, factory, access_log })
+    let listeners = listeners.into_iter().map(Arc::new).collect();
+    Ok(Setup { config, layout, listeners, factory, access_log })
 }
 
 fn announce(config: &Config, layout: &Layout, listeners: &[Listener], notes: &[String]) {

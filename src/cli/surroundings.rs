@@ -134,14 +134,14 @@ fn writable_folder(path: &Path) -> Result<(), Wrong> {
 fn notes(config: &Config) -> Vec<String> {
     let found = [
         development(config),
-        small_queue(config),
+        small_queue(config, somaxconn()),
         capped_queue(config, somaxconn()),
         few_descriptors(config, sys::limits::most_descriptors().ok()),
         few_processes(config, sys::limits::processes_of_user().ok().filter(|_| !is_root())),
         unused_host(config),
         missing_fallback(config),
     ];
-    found.into_iter().flatten().collect()
+    found.into_iter().flatten().chain(unused_limits(config)).collect()
 }
 
 fn development(config: &Config) -> Option<String> {
@@ -152,13 +152,20 @@ fn development(config: &Config) -> Option<String> {
     })
 }
 
-fn small_queue(config: &Config) -> Option<String> {
+fn small_queue(config: &Config, somaxconn: Option<u32>) -> Option<String> {
     const ENOUGH: u32 = 128;
+    const RECOMMENDED: u32 = 1024;
     let queue = *config.server.socket_queue_size;
     (queue < ENOUGH && config.mode() != Mode::Single).then(|| {
+        let raise = match somaxconn {
+            Some(cap) if cap < RECOMMENDED => {
+                format!(", and raise the {cap} at which the kernel caps it: sysctl -w net.core.somaxconn={RECOMMENDED}")
+            }
+            Some(_) | None => String::new(),
+        };
         format!(
-            "socketQueueSize = {queue} lets a burst of connections wait or fail while all workers are busy; \
-             in production say socketQueueSize = 1024"
+            "socketQueueSize = {queue} lets a burst of connections wait or fail before they are accepted; \
+             in production say socketQueueSize = {RECOMMENDED}{raise}"
         )
     })
 }
@@ -212,9 +219,11 @@ fn privileged_port(config: &Config, privileges: &Privileges) -> Option<Wrong> {
     let port = u32::from(*config.server.socket_port);
     let reserved = port != 0 && port < privileges.first_free_port && config.server.socket_file.is_none();
     (reserved && !privileges.may_bind_any).then(|| {
-        let remedy =
-            format!("say {} or more, grant CAP_NET_BIND_SERVICE, or start as root", privileges.first_free_port);
-        Wrong::new("needs a privilege that this user lacks", remedy)
+        let first = privileges.first_free_port;
+        let remedy = format!(
+            "say {first} or more, grant CAP_NET_BIND_SERVICE (setcap, or AmbientCapabilities of systemd), or start as root"
+        );
+        Wrong::new(format!("to listen on a port below {first} takes a privilege that this user lacks"), remedy)
     })
 }
 
@@ -246,6 +255,18 @@ fn unused_host(config: &Config) -> Option<String> {
     let said = server.socket_host.origin != Origin::Default;
     (said && server.socket_file.is_some())
         .then(|| format!("socketHost ({}) is not used: socketFile is", server.socket_host.origin))
+}
+
+/// Limits of modes that were not chosen.
+fn unused_limits(config: &Config) -> impl Iterator<Item = String> {
+    let (limits, mode) = (&config.limits, config.mode());
+    let limits = [
+        ("maxProcesses", &limits.max_processes.origin, "forking = 1", mode == Mode::Forking),
+        ("maxThreads", &limits.max_threads.origin, "threading = 1", mode == Mode::Threading),
+        ("handlerThreads", &limits.handler_threads.origin, "processPool = n", matches!(mode, Mode::ProcessPool(_))),
+    ];
+    let unused = limits.into_iter().filter(|(_, origin, _, used)| **origin != Origin::Default && !used);
+    unused.map(|(name, origin, user, _)| format!("{name} ({origin}) is not used: it is for {user}"))
 }
 
 /// A fallback that no folder has is never sent.

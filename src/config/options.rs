@@ -45,13 +45,13 @@ section! {
     socket_file: Option<PathBuf> = "socketFile", socket_file(), "", Restart, one of Address;
     /// Connections that the kernel queues until a worker accepts them (the backlog of listen)
     socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Restart;
-    /// 1 answers each request in a new process, which ends with it
+    /// 1 answers each request in a new process, which ends with it; for few requests, each apart from all others
     forking: bool = "forking", forking(), "0", Reload, one of Mode;
-    /// 1 answers each request in a new thread, which ends with it
+    /// 1 answers each request in a new thread, which ends with it; for few requests, of handlers that wait much
     threading: bool = "threading", threading(), "0", Reload, one of Mode;
-    /// Worker processes forked at start, two or more; with none of these four, a single worker, for development
+    /// Worker processes forked at start, two or more; for production. None of these four is a single worker, for development
     process_pool: Option<u32> = "processPool", process_pool(1024), "", Reload, one of Mode;
-    /// Threads of one worker process made at start, two or more
+    /// Threads of one worker process, made at its start, two or more; for handlers that wait much or share memory
     thread_pool: Option<u32> = "threadPool", thread_pool(1024), "", Reload, one of Mode;
 }
 

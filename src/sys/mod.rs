@@ -6,6 +6,7 @@ pub(crate) mod directory;
 pub(crate) mod epoll;
 pub(crate) mod limits;
 pub(crate) mod log_fd;
+pub(crate) mod message;
 pub(crate) mod open_beneath;
 pub(crate) mod pipe;
 pub(crate) mod plain_file;

@@ -1,6 +1,8 @@
 //! Processes: fork, wait, kill.
 
+use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sys::signal::{SigSet, SigmaskHow, kill};
@@ -16,6 +18,18 @@ pub(crate) enum Ended {
     Signal(i32),
 }
 
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => write!(f, "signal {number} ({})", signal.as_str().trim_start_matches("SIG")),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
 /// The exit code of a child whose code panicked, as of any Rust program.
 const PANICKED: i32 = 101;
 
@@ -25,8 +39,9 @@ const PANICKED: i32 = 101;
 /// it has made itself ready for signals.
 pub(crate) fn fork_child(life: impl FnOnce() -> i32) -> io::Result<i32> {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    // SAFETY: the calling process has a single thread (the master never starts another), so that no lock is held
-    // by a thread which the child lacks; the child leaves by `_exit` and never returns into its parent's code.
+    // SAFETY: the calling process has a single thread (the master never starts another, and a worker that forks makes
+    // sure of it), so that no lock is held by a thread which the child lacks; the child leaves by `_exit` and never
+    // returns into its parent's code.
     let forked = unsafe { fork() };
     match forked {
         Ok(ForkResult::Child) => {
@@ -40,6 +55,24 @@ pub(crate) fn fork_child(life: impl FnOnce() -> i32) -> io::Result<i32> {
         Err(error) => {
             before.thread_set_mask()?;
             Err(error.into())
+        }
+    }
+}
+
+/// Closes descriptors that a forked child has inherited and must not hold; for children that never drop, nor use, what
+/// they belong to. Wherever the numbers stand side by side, one call closes them all (`close_range(2)`).
+pub(crate) fn close_inherited(mut descriptors: Vec<RawFd>) {
+    descriptors.sort_unstable();
+    descriptors.dedup();
+    for run in descriptors.chunk_by(|one, next| *next == one + 1) {
+        let (first, last) = (run[0], run[run.len() - 1]); // runs are never empty
+        // SAFETY: the owners of these descriptors are never used again in this process, as the caller promises.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if closed != 0 {
+            for &fd in run {
+                // SAFETY: as above. That a descriptor cannot be closed has no remedy.
+                unsafe { libc::close(fd) };
+            }
         }
     }
 }
