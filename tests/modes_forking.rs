@@ -1,10 +1,11 @@
 //! The processes of the forking mode: what they hold, what they leave behind, and what becomes of those that die.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     Client, End, Launch, Server, Told, all_children_of, children_of, descriptors_of, pattern, request, threads_of,
@@ -90,13 +91,21 @@ fn a_slow_reader_holds_no_process() {
         ("/big?bytes=10485760".to_owned(), 10 << 20),
         ("/stream?chunks=1024&size=1024".to_owned(), 1 << 20),
     ] {
-        let mut client = Client::open(server.address());
-        setsockopt(&client.stream, RcvBuf, &65_536).unwrap();
+        let mut client = open_narrow(server.address());
         client.send(request("GET", &target));
         assert!(client.more().unwrap() > 0);
         wait_until_childless(worker);
         assert!(client.answer().body == large[..length], "{target}");
     }
+}
+
+/// A connection on which little is under way: neither end holds much, and small segments are all there are.
+fn open_narrow(to: SocketAddr) -> Client {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    socket.connect(&to.into()).unwrap();
+    Client::over(socket.into())
 }
 
 #[test]
