@@ -18,6 +18,7 @@ mod idle;
 mod layers;
 mod logs;
 mod real_site;
+mod reverse_dns;
 mod sockets;
 mod start;
 mod static_browser;

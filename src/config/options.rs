@@ -45,6 +45,8 @@ section! {
     socket_file: Option<PathBuf> = "socketFile", socket_file(), "", Restart, not with "socketPort";
     /// Connections that the kernel queues until a worker accepts them (the backlog of listen)
     socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Restart;
+    /// 1 writes host names of clients into the access log, in place of their addresses
+    reverse_dns: bool = "reverseDNS", switch(), "0", Reload;
     /// Worker processes forked at start, two or more; none is a single worker, for development
     process_pool: Option<u32> = "processPool", pool(1024), "", Reload;
 }

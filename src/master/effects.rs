@@ -158,6 +158,7 @@ impl Effects {
             record: self.board.record(worker, generation),
             access_log: self.setup.access_log.clone(),
             access_format: *config.log.access_format,
+            reverse_dns: *config.server.reverse_dns,
             accept_window: self.setup.accept_window(),
             graceful_timeout: *config.supervisor.graceful_timeout,
         })

@@ -10,7 +10,7 @@ use crate::board::{Board, Identity, Record};
 use crate::config::AccessFormat;
 use crate::listen::Listener;
 use crate::log;
-use crate::log::access::AccessLog;
+use crate::log::access::{AccessLog, Resolver};
 use crate::log::sink::Sink;
 use crate::serve::{Loop, Settings, Turn};
 use crate::site::Handler;
@@ -37,6 +37,8 @@ pub(crate) struct Start<'a> {
     pub record: Record,
     pub access_log: Sink,
     pub access_format: AccessFormat,
+    /// The access log has host names.
+    pub reverse_dns: bool,
     /// How long it goes on accepting when the server stops.
     pub accept_window: Duration,
     /// How long it may take to drain when there is no master to cut it off.
@@ -65,8 +67,10 @@ pub(crate) fn run(start: Start<'_>) -> i32 {
 
 fn serve(start: Start<'_>) -> Result<(), String> {
     let Start { identity, record, signals, liveness, .. } = start;
+    // Before there can be threads: it is forked.
+    let resolver = (start.reverse_dns && !start.access_log.is_off()).then(Resolver::start);
     let site = (start.factory)(&identity).map_err(|why| format!("cannot build the site: {why}"))?;
-    let access = AccessLog::new(start.access_log, start.access_format, identity);
+    let access = AccessLog::new(start.access_log, start.access_format, identity, resolver);
     let mut serving = Loop::new(&start.settings, start.listeners, Arc::from(site), access, start.board, record)
         .and_then(|serving| serving.watch(signals.as_fd()).map(|()| serving))
         .and_then(|serving| serving.watch(liveness.as_fd()).map(|()| serving))

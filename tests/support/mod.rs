@@ -4,12 +4,14 @@
 #![allow(dead_code)]
 
 mod client;
+mod dns;
 mod fetch;
 mod server;
 
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, End, Framing, checksum, curl, pattern, post, request, time};
+pub use dns::{Dns, Question, Record};
 pub use fetch::{Connection, Reply, get, get_unix};
 pub use server::{Launch, Server, all_children_of, children_of, is_alive};
 
