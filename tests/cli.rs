@@ -65,6 +65,66 @@ fn check_says_what_would_run_and_where_each_value_was_said() {
     assert!(line("/ = ").contains("public"));
 }
 
+/// What is said, how `check` begins, and what it notes apart from the queue.
+const MODES: [(&str, &str, &[&str]); 6] = [
+    ("", "a single worker, for development: one request after the other, on ", &["a single worker answers one"]),
+    ("forking=1", "a new process for each request, at most 256 at once, on ", &[]),
+    ("threading=1 maxThreads=9", "a new thread for each request, at most 9 at once, on ", &[]),
+    ("processPool=3 handlerThreads=8", "a process pool of 3 workers, of 8 handler threads each, on ", &[]),
+    ("threadPool=10 forking=0", "a thread pool of 10 threads, beside ", &[]),
+    (
+        "threadPool=10 handlerThreads=8 maxProcesses=2 maxThreads=2",
+        "a thread pool of 10 threads, beside ",
+        &["handlerThreads (--handlerThreads) is not used", "maxProcesses (--max", "maxThreads (--max"],
+    ),
+];
+
+#[test]
+fn check_says_the_mode_in_words_and_what_it_leaves_unused() {
+    let queue = "in production say socketQueueSize = 1024";
+    for (said, words, notes) in MODES {
+        let said: Vec<_> = said.split_whitespace().map(|said| format!("--{said}")).collect();
+        let args: Vec<_> = ["check"].into_iter().chain(said.iter().map(String::as_str)).collect();
+        let found = regrow(Path::new("/"), &args);
+        assert_eq!(found.code, Some(0), "{args:?}: {}", found.err);
+        assert!(found.out.starts_with(words), "{args:?}: {}", found.out);
+        assert_eq!(found.out.contains(queue), !said.is_empty(), "{args:?}: {}", found.out);
+        let noted = found.out.lines().filter(|line| line.starts_with("note: ") && !line.contains("socketQueueSize"));
+        assert_eq!(noted.count(), notes.len(), "{args:?}: {}", found.out);
+        for note in notes {
+            assert!(found.out.contains(&format!("note: {note}")), "{note} is missing in {}", found.out);
+        }
+    }
+}
+
+#[test]
+fn modes_that_conflict_and_pools_of_one_are_refused_with_what_to_say_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = "[server]\nforking = 1\nthreading = 1\n[limits]\nhandlerThreads = 0\n";
+    fs::write(folder.path().join("site.conf"), said).unwrap();
+    let said = regrow(folder.path(), &["check", "-c", "site.conf"]);
+    let mistakes = "\
+site.conf:3: threading = 1: conflicts with forking (site.conf:2); keep one of them
+site.conf:5: handlerThreads = 0: out of range; write a number from 1 to 1024
+
+regrow: 2 mistakes in the configuration
+";
+    assert_eq!((said.code, said.err.as_str()), (Some(2), mistakes));
+    for (flag, instead) in [
+        ("--processPool=1", "forking = 1"),
+        ("--processPool=0", "leave it out for a single worker"),
+        ("--processPool=2000", "from 2 to 1024"),
+        ("--threadPool=1", "threading = 1"),
+        ("--threadPool=-4", "from 2 to 1024"),
+        ("--forking=4", "processPool = 4"),
+        ("--threading=8", "threadPool = 8"),
+    ] {
+        let said = regrow(folder.path(), &["serve", flag]);
+        assert_eq!(said.code, Some(2), "{flag}: {}", said.err);
+        assert!(said.err.contains(instead), "{flag}: {}", said.err);
+    }
+}
+
 #[test]
 fn what_init_writes_passes_check_and_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();

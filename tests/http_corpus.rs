@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::support::{Answer, Client, End, Launch};
+use crate::support::{Answer, Client, End, Launch, MODES};
 
 /// What would be answered if anything behind a refusal were taken for a request.
 const SMUGGLED: &[u8] = b"\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -21,10 +21,13 @@ struct Case {
 fn valid_requests_are_answered_as_promised() {
     let cases = cases("valid");
     assert!(cases.len() >= 30);
-    for quick in ["", "quick"] {
-        let server = Launch::example("testbed").env("TESTBED", quick).start();
-        for case in &cases {
-            case.check(server.address(), false);
+    for (mode, options) in MODES {
+        for quick in ["", "quick"] {
+            let server = Launch::example("testbed").options(options).env("TESTBED", quick).start();
+            for case in &cases {
+                case.check(server.address(), false);
+            }
+            eprintln!("{mode} {quick}: fine");
         }
     }
 }
@@ -33,9 +36,12 @@ fn valid_requests_are_answered_as_promised() {
 fn invalid_requests_are_refused_and_nothing_behind_them_is_heard() {
     let cases = cases("invalid");
     assert!(cases.len() >= 60);
-    let server = Launch::example("testbed").env("TESTBED", "quick").start();
-    for case in &cases {
-        case.check(server.address(), false);
+    for (mode, options) in MODES {
+        let server = Launch::example("testbed").options(options).start();
+        for case in &cases {
+            case.check(server.address(), false);
+        }
+        eprintln!("{mode}: fine");
     }
 }
 

@@ -4,12 +4,32 @@ use std::fs;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Pid;
 
-use crate::support::{Launch, Server, all_children_of, children_of, get, skip, wait_until};
+use crate::support::{Launch, LimitedUser, all_children_of, children_of, get, skip, wait_until};
 
 fn failing(how: &str) -> Launch {
     Launch::example("faulty").args(["--processPool", "2"]).env("FAULTY_START", how)
+}
+
+#[test]
+fn the_start_says_the_mode_and_what_production_would_want() {
+    for (mode, words) in [
+        ("--forking=1", "a new process for each request, at most 256 at once"),
+        ("--threading=1", "a new thread for each request, at most 256 at once"),
+        ("--processPool=2", "a process pool of 2 workers"),
+        ("--threadPool=2", "a thread pool of 2 threads, beside "),
+    ] {
+        let server = Launch::regrow().arg(mode).args(["--maxThreads", "256", "--maxProcesses", "256"]).start();
+        server.wait_for_log(words);
+        let queue = server.wait_for_log("socketQueueSize = 5 ");
+        assert!(queue.contains("say socketQueueSize = 1024"), "{queue}");
+        server.wait_for_log(" is not used: it is for ");
+    }
+    let server = Launch::regrow().start();
+    server.wait_for_log("a single worker, for development: one request after the other");
+    server.wait_for_log("in production say processPool = 2 or more");
+    assert!(!server.log().contains("socketQueueSize"), "{}", server.log());
 }
 
 #[test]
@@ -87,28 +107,14 @@ fn name_of(pid: i32) -> String {
 
 #[test]
 fn a_fork_that_fails_is_tried_again_while_the_others_serve() {
-    if !Uid::effective().is_root() {
-        return skip("a fork that fails", "only root can become a user with a limit of its own");
-    }
-    // A user of whom there is no other process.
-    let user = (1_000_000 + std::process::id()).to_string();
-    let become_user = ["prlimit", "--nproc=2:", "setpriv", "--reuid", &user, "--clear-groups"];
-    let may_run = Command::new(become_user[0]).args(&become_user[1..]).arg(env!("CARGO_BIN_EXE_regrow")).output();
-    if !may_run.is_ok_and(|output| output.status.code() == Some(2)) {
-        return skip("a fork that fails", "another user cannot run the program where it was built");
-    }
-    let server = Launch::regrow().args(["--processPool", "2", "--accessLog", "off"]).through(&become_user).spawn();
+    let Some(user) = LimitedUser::new("a fork that fails") else { return };
+    let server = Launch::regrow().args(["--processPool", "2", "--accessLog", "off"]).through(&user.wrapper()).start();
+    // The master, and one worker with its thread.
+    user.allow_processes(server.pid(), 3);
+    kill(Pid::from_raw(server.worker_pids()[0]), Signal::SIGKILL).expect("a worker to die");
     let line = server.wait_for_log("could not be forked");
     assert!(line.contains("next attempt in") && line.contains("the others go on"), "{line}");
     assert_eq!(get(server.address(), "/").expect("an answer").status, 200);
-    allow_processes(&server, &user);
+    user.allow_processes(server.pid(), 64);
     server.wait_until_complete(0);
-}
-
-/// As that user: it takes a privilege that root may lack to change the limits of others.
-fn allow_processes(server: &Server, user: &str) {
-    let pid = format!("--pid={}", server.pid());
-    let raise = ["setpriv", "--reuid", user, "--clear-groups", "prlimit", "--nproc=64:", &pid];
-    let raised = Command::new(raise[0]).args(&raise[1..]).status();
-    assert!(raised.is_ok_and(|status| status.success()), "the user may raise its own limit");
 }

@@ -1,5 +1,5 @@
-//! The scoreboard: one shared mapping, made before the first fork. Each worker writes its own record; the master
-//! and the siblings read it, also after the worker's death. Decides nothing.
+//! The scoreboard: one shared mapping, made before the first fork. Each loop of each worker writes its own record; the
+//! master and the siblings read it, also after the worker's death. Decides nothing.
 
 mod text;
 
@@ -32,6 +32,8 @@ impl fmt::Display for Identity {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Board {
     words: &'static [AtomicU64],
+    /// How many loops, and so records, a worker has.
+    loops: usize,
 }
 
 /// A record and the header have whole cache lines of their own.
@@ -61,39 +63,41 @@ mod field {
 }
 
 impl Board {
-    /// A scoreboard for pools of up to `max_slots` workers.
-    pub fn new(max_slots: u32) -> io::Result<Self> {
-        let records = max_slots as usize * GENERATIONS;
-        Ok(Self { words: sys::shared::words((records + 1) * RECORD_WORDS)? })
+    /// A scoreboard for pools of up to `max_slots` workers with so many loops each.
+    pub fn new(max_slots: u32, loops: u32) -> io::Result<Self> {
+        let loops = loops.max(1) as usize;
+        let records = max_slots as usize * GENERATIONS * loops;
+        Ok(Self { words: sys::shared::words((records + 1) * RECORD_WORDS)?, loops })
     }
 
-    /// The record of the worker that lives in `slot`, one of two generations.
-    pub fn record(&self, slot: u32, generation: u32) -> Record {
-        let place = slot as usize * GENERATIONS + generation as usize % GENERATIONS;
-        let in_use = &self.words[header::RECORDS_IN_USE];
-        in_use.fetch_max(place as u64 + 1, Ordering::Relaxed);
-        self.at(place)
+    /// The records of the worker that lives in `slot`, one of two generations: one of each of its loops.
+    pub fn records(&self, slot: u32, generation: u32) -> impl Iterator<Item = Record> {
+        let first = (slot as usize * GENERATIONS + generation as usize % GENERATIONS) * self.loops;
+        let end = first + self.loops;
+        self.words[header::RECORDS_IN_USE].fetch_max(end as u64, Ordering::Relaxed);
+        let board = *self;
+        (first..end).map(move |place| board.at(place))
     }
 
-    /// The record of a worker that serves.
-    pub fn of(&self, pid: i32) -> Option<Record> {
+    /// The records of a worker that serves.
+    pub fn of(&self, pid: i32) -> impl Iterator<Item = Record> {
         let pid = u64::from(pid.unsigned_abs());
-        let mut records = (0..self.records_in_use()).map(|place| self.at(place));
-        records.find(|record| record.word(field::PID).load(Ordering::Relaxed) == pid)
+        let records = (0..self.records_in_use()).map(|place| self.at(place));
+        records.filter(move |record| record.word(field::PID).load(Ordering::Relaxed) == pid)
     }
 
-    /// The mean number of connections of the workers that can take more: those that are waiting for events, or
+    /// The mean number of connections of the loops that can take more: those that are waiting for events, or
     /// came round less than `stuck_after` ago, and whose handler is free.
     pub fn mean_connections(&self, now: Duration, stuck_after: Duration) -> Option<Mean> {
-        let mut mean = Mean { connections: 0, workers: 0 };
+        let mut mean = Mean { connections: 0, loops: 0 };
         for place in 0..self.records_in_use() {
             let record = self.at(place);
             if record.can_take_more(now, stuck_after) {
                 mean.connections += record.word(field::CONNECTIONS).load(Ordering::Relaxed);
-                mean.workers += 1;
+                mean.loops += 1;
             }
         }
-        (mean.workers > 0).then_some(mean)
+        (mean.loops > 0).then_some(mean)
     }
 
     fn records_in_use(&self) -> usize {
@@ -110,10 +114,10 @@ impl Board {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mean {
     pub connections: u64,
-    pub workers: u64,
+    pub loops: u64,
 }
 
-/// What one worker says of itself. Only that worker writes it, except that the master clears it for the next.
+/// What one loop of a worker says of itself. Only that loop writes it, except that the master clears it for the next.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
     words: &'static [AtomicU64],
@@ -256,7 +260,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn open(board: &Board, slot: u32, connections: usize) -> Record {
-        let record = board.record(slot, 1);
+        let record = board.records(slot, 1).next().unwrap();
         record.open(100);
         record.set_connections(connections);
         record
@@ -264,28 +268,29 @@ mod tests {
 
     #[test]
     fn workers_that_are_stuck_busy_or_gone_are_left_out_of_the_mean() {
-        let board = Board::new(8).unwrap();
+        let board = Board::new(8, 1).unwrap();
         assert_eq!(board.mean_connections(100 * MS, 8 * MS), None);
         open(&board, 0, 3);
         open(&board, 1, 5).begin_turn(90 * MS);
         open(&board, 2, 50).set_busy(true);
         open(&board, 3, 50).close();
         open(&board, 4, 7).begin_turn(95 * MS);
-        assert_eq!(board.mean_connections(100 * MS, 8 * MS), Some(Mean { connections: 10, workers: 2 }));
+        assert_eq!(board.mean_connections(100 * MS, 8 * MS), Some(Mean { connections: 10, loops: 2 }));
     }
 
     #[test]
-    fn two_generations_of_a_slot_have_different_records() {
-        let board = Board::new(1).unwrap();
-        board.record(0, 1).end_request();
-        assert_eq!((board.record(0, 1).served(), board.record(0, 2).served()), (1, 0));
-        board.record(0, 1).clear();
-        assert_eq!(board.record(0, 1).served(), 0);
+    fn two_generations_of_a_slot_and_two_loops_of_a_worker_have_different_records() {
+        let board = Board::new(1, 2).unwrap();
+        let served = |generation| board.records(0, generation).map(|record| record.served()).collect::<Vec<_>>();
+        board.records(0, 1).nth(1).unwrap().end_request();
+        assert_eq!((served(1), served(2)), (vec![0, 1], vec![0, 0]));
+        board.records(0, 1).for_each(|record| record.clear());
+        assert_eq!(served(1), [0, 0]);
     }
 
     #[test]
     fn a_record_remembers_the_last_request_and_how_many_run() {
-        let record = Board::new(1).unwrap().record(0, 1);
+        let record = Board::new(1, 1).unwrap().records(0, 1).next().unwrap();
         assert_eq!((record.last_request(), record.reason()), (None, None));
         record.begin_request("GET", b"/a?b", None);
         assert_eq!(record.last_request().unwrap(), "GET /a?b");
@@ -299,13 +304,13 @@ mod tests {
 
     #[test]
     fn a_dead_worker_is_found_once_and_takes_no_more_connections() {
-        let board = Board::new(4).unwrap();
+        let board = Board::new(4, 1).unwrap();
         let record = open(&board, 2, 5);
         record.end_request();
-        assert!(board.of(99).is_none());
-        board.of(100).unwrap().mark_dead();
+        assert_eq!(board.of(99).count(), 0);
+        board.of(100).for_each(|record| record.mark_dead());
         assert_eq!(record.served(), 1);
         assert_eq!(board.mean_connections(MS, 8 * MS), None);
-        assert!(board.of(100).is_none());
+        assert_eq!(board.of(100).count(), 0);
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use clap::ArgMatches;
 
-use super::{CliExit, arguments};
-use crate::config::{Config, Mode, Origin, SECTIONS};
+use super::{CliExit, arguments, processors};
+use crate::config::{Config, Origin, SECTIONS};
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
     match arguments::settle(matches) {
@@ -36,10 +36,6 @@ fn report(config: &Config, notes: &[String]) -> String {
 
 /// Who answers, where, and with what.
 fn summary(config: &Config) -> String {
-    let who = match config.mode() {
-        Mode::Single => "a single worker, for development".to_owned(),
-        Mode::ProcessPool(workers) => format!("a process pool of {workers} workers"),
-    };
     let server = &config.server;
     let at = match server.socket_file.as_deref() {
         Some(path) => format!("on the Unix socket {}", path.display()),
@@ -48,7 +44,7 @@ fn summary(config: &Config) -> String {
         }
         None => format!("on http://{}:{}", *server.socket_host, *server.socket_port),
     };
-    format!("{who}, {at}")
+    format!("{}, {at}", config.layout(processors()))
 }
 
 /// Every line of the report, with its origin, section by section.

@@ -4,16 +4,14 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use clap::ArgMatches;
 
-use super::CliExit;
+use super::{CliExit, processors};
 use crate::config::{Row, SECTIONS};
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let text = sample(cores);
+    let text = sample(processors());
     match matches.get_one::<PathBuf>("FILE") {
         None => CliExit::done(text),
         Some(path) => match write_new(path, &text) {
@@ -40,16 +38,25 @@ fn reason(error: &io::Error) -> String {
 }
 
 /// What production needs and differs from the defaults.
-fn recommended(name: &str, cores: usize) -> Option<String> {
+fn recommended(name: &str, processors: u32) -> Option<String> {
     match name {
-        "processPool" => Some(cores.clamp(2, 1024).to_string()),
+        "processPool" => Some(processors.clamp(2, 1024).to_string()),
         "socketQueueSize" => Some("1024".to_owned()),
         _ => None,
     }
 }
 
-/// Every option: the recommended ones set, the others commented out at their defaults.
-pub(super) fn sample(cores: usize) -> String {
+/// What chooses another mode instead.
+fn alternative(name: &str) -> Option<&'static str> {
+    match name {
+        "forking" | "threading" => Some("1"),
+        "threadPool" => Some("10"),
+        _ => None,
+    }
+}
+
+/// Every option: the recommended ones set, the others commented out at their defaults or as an alternative.
+pub(super) fn sample(processors: u32) -> String {
     let mut text = HEADER.to_owned();
     for section in SECTIONS {
         // Writing to a String cannot fail.
@@ -58,7 +65,7 @@ pub(super) fn sample(cores: usize) -> String {
             let _ = write!(text, "\n# {}.\n/ = public\n", entries.help);
         }
         for row in section.rows {
-            let _ = write!(text, "\n{}", sample_row(row, cores));
+            let _ = write!(text, "\n{}", sample_row(row, processors));
         }
     }
     text
@@ -70,21 +77,22 @@ const HEADER: &str = "\
 #   regrow check -c FILE    says what it would run, or every mistake
 #   regrow serve -c FILE    runs it
 #
-# What is commented out shows its default. A line that begins with # or ; is a comment.
+# What is commented out shows its default, or a mode to say instead of processPool.
+# A line that begins with # or ; is a comment.
 # localhost is reached from this machine only: say socketHost = 0.0.0.0 unless another server stands in front.
 # TIME takes ms, s, m or h; SIZE takes bytes, or k, m or g. Relative paths are relative to this file.
 ";
 
-fn sample_row(row: &Row, cores: usize) -> String {
-    let Row { name, default, help, shape, .. } = row;
+fn sample_row(row: &Row, processors: u32) -> String {
+    let Row { name, help, shape, .. } = row;
+    let default = if row.default.is_empty() { shape.value } else { row.default };
     let help = match row.conflicts().collect::<Vec<_>>().join(", ") {
         others if others.is_empty() => format!("# {help}."),
-        others => format!("# {help}. Not together with {others}."),
+        others => format!("# {help}.\n# Not together with {others}."),
     };
-    match recommended(name, cores) {
+    match recommended(name, processors) {
         Some(value) => format!("{help}\n# Default: {}\n{name} = {value}\n", row.shown_default()),
-        None if default.is_empty() => format!("{help}\n# {name} = {}\n", shape.value),
-        None => format!("{help}\n# {name} = {default}\n"),
+        None => format!("{help}\n# {name} = {}\n", alternative(name).unwrap_or(default)),
     }
 }
 
@@ -100,11 +108,25 @@ mod tests {
 
     #[test]
     fn the_sample_is_a_pool_of_at_least_two_whatever_the_machine() {
-        for (cores, workers) in [(1, 2), (2, 2), (64, 64), (4096, 1024)] {
-            let config = resolve(sample(cores));
+        for (processors, workers) in [(1, 2), (2, 2), (64, 64), (4096, 1024)] {
+            let config = resolve(sample(processors));
             assert_eq!(config.mode(), Mode::ProcessPool(workers));
             assert_eq!(*config.server.socket_queue_size, 1024);
             assert_eq!(config.static_content[0].path, Path::new("/srv/public"));
+        }
+    }
+
+    #[test]
+    fn every_other_mode_is_a_comment_of_the_sample_and_takes_the_place_of_its_pool() {
+        for (alternative, mode) in [
+            ("forking = 1", Mode::Forking),
+            ("threading = 1", Mode::Threading),
+            ("threadPool = 10", Mode::ThreadPool(10)),
+        ] {
+            let text = sample(2);
+            let (before, after) = text.split_once(&format!("\n# {alternative}\n")).unwrap();
+            let text = format!("{before}\n{alternative}\n{after}").replace("\nprocessPool = ", "\n# processPool = ");
+            assert_eq!(resolve(text).mode(), mode);
         }
     }
 
@@ -114,7 +136,7 @@ mod tests {
         for row in options() {
             assert!(text.contains(&format!("\n{} = ", row.name)) || text.contains(&format!("\n# {} = ", row.name)));
         }
-        let is_default = |name: &str| options().any(|row| row.name == name && row.conflict.is_none());
+        let is_default = |name: &str| options().any(|row| row.name == name && row.choice.is_none());
         let uncommented = text.lines().map(|line| match line.strip_prefix("# ").and_then(|l| l.split_once(" = ")) {
             Some((name, value)) if is_default(name) => format!("{name} = {value}\n"),
             Some(_) | None => format!("{line}\n"),

@@ -14,6 +14,7 @@ mod surroundings;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -39,6 +40,11 @@ fn run(args: impl IntoIterator<Item = OsString>) -> CliExit {
         // clap lets no other name pass.
         Some(_) | None => CliExit::usage("regrow: no such command"),
     }
+}
+
+/// How many processors this process may run on.
+fn processors() -> u32 {
+    thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
 }
 
 /// What the exit code says.

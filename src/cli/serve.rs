@@ -2,13 +2,14 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::ArgMatches;
 use http::HeaderValue;
 
-use super::{CliExit, Status, arguments};
+use super::{CliExit, Status, arguments, processors};
 use crate::board::Identity;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Layout};
 use crate::listen::{self, Address, Listener};
 use crate::log;
 use crate::log::sink::Sink;
@@ -80,26 +81,19 @@ fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Se
     }
     log::error::install_panic_hook(|_| {});
     let listeners = listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
-    let (workers, scalable) = match config.mode() {
-        Mode::Single => (1, false),
-        Mode::ProcessPool(workers) => (workers, true),
-    };
-    announce(&config, &listeners, notes);
-    Ok(Setup { config, workers, scalable, listeners, factory, access_log })
+    let layout = config.layout(processors());
+    announce(&config, &layout, &listeners, notes);
+    let listeners = listeners.into_iter().map(Arc::new).collect();
+    Ok(Setup { config, layout, listeners, factory, access_log })
 }
 
-fn announce(config: &Config, listeners: &[Listener], notes: &[String]) {
+fn announce(config: &Config, layout: &Layout, listeners: &[Listener], notes: &[String]) {
     let site =
         config.static_content.iter().map(|content| format!("{} from {}", content.prefix, content.path.display()));
     let site = site.collect::<Vec<_>>().join(", ");
     let addresses = listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     let version = env!("CARGO_PKG_VERSION");
-    match config.mode() {
-        Mode::Single => {
-            ::log::info!("regrow {version}: one worker (for development; set processPool=n for production)");
-        }
-        Mode::ProcessPool(workers) => ::log::info!("regrow {version}: a pool of {workers} workers"),
-    }
+    ::log::info!("regrow {version}: {layout}");
     if !site.is_empty() {
         ::log::info!("serving {site}");
     }

@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process;
 
-use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Setting, StaticContent, Wrong};
+use super::processors;
+use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Runner, Setting, StaticContent, Wrong};
 use crate::serve::OTHER_DESCRIPTORS;
 use crate::sys;
 
@@ -133,33 +134,38 @@ fn writable_folder(path: &Path) -> Result<(), Wrong> {
 fn notes(config: &Config) -> Vec<String> {
     let found = [
         development(config),
-        small_queue(config),
+        small_queue(config, somaxconn()),
         capped_queue(config, somaxconn()),
         few_descriptors(config, sys::limits::most_descriptors().ok()),
+        few_processes(config, sys::limits::processes_of_user().ok().filter(|_| !is_root())),
         unused_host(config),
         missing_fallback(config),
     ];
-    found.into_iter().flatten().collect()
+    found.into_iter().flatten().chain(unused_limits(config)).collect()
 }
 
 fn development(config: &Config) -> Option<String> {
-    match config.mode() {
-        Mode::Single => Some(
-            "a single worker answers one request after the other and is meant for development; \
-             in production say processPool = 2 or more"
-                .to_owned(),
-        ),
-        Mode::ProcessPool(_) => None,
-    }
+    (config.mode() == Mode::Single).then(|| {
+        "a single worker answers one request after the other and is meant for development; \
+         in production say processPool = 2 or more"
+            .to_owned()
+    })
 }
 
-fn small_queue(config: &Config) -> Option<String> {
+fn small_queue(config: &Config, somaxconn: Option<u32>) -> Option<String> {
     const ENOUGH: u32 = 128;
+    const RECOMMENDED: u32 = 1024;
     let queue = *config.server.socket_queue_size;
     (queue < ENOUGH && config.mode() != Mode::Single).then(|| {
+        let raise = match somaxconn {
+            Some(cap) if cap < RECOMMENDED => {
+                format!(", and raise the {cap} at which the kernel caps it: sysctl -w net.core.somaxconn={RECOMMENDED}")
+            }
+            Some(_) | None => String::new(),
+        };
         format!(
-            "socketQueueSize = {queue} lets a burst of connections wait or fail while all workers are busy; \
-             in production say socketQueueSize = 1024"
+            "socketQueueSize = {queue} lets a burst of connections wait or fail before they are accepted; \
+             in production say socketQueueSize = {RECOMMENDED}{raise}"
         )
     })
 }
@@ -190,12 +196,15 @@ struct Privileges {
 impl Privileges {
     fn of_this_process() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
         Self {
             first_free_port: read_number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024),
-            may_bind_any: may_bind(&status).unwrap_or(root),
+            may_bind_any: may_bind(&status).unwrap_or_else(is_root),
         }
     }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
 /// capabilities(7): the effective set has `CAP_NET_BIND_SERVICE`.
@@ -210,9 +219,11 @@ fn privileged_port(config: &Config, privileges: &Privileges) -> Option<Wrong> {
     let port = u32::from(*config.server.socket_port);
     let reserved = port != 0 && port < privileges.first_free_port && config.server.socket_file.is_none();
     (reserved && !privileges.may_bind_any).then(|| {
-        let remedy =
-            format!("say {} or more, grant CAP_NET_BIND_SERVICE, or start as root", privileges.first_free_port);
-        Wrong::new("needs a privilege that this user lacks", remedy)
+        let first = privileges.first_free_port;
+        let remedy = format!(
+            "say {first} or more, grant CAP_NET_BIND_SERVICE (setcap, or AmbientCapabilities of systemd), or start as root"
+        );
+        Wrong::new(format!("to listen on a port below {first} takes a privilege that this user lacks"), remedy)
     })
 }
 
@@ -226,11 +237,36 @@ fn few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
     ))
 }
 
+fn few_processes(config: &Config, limit: Option<u64>) -> Option<String> {
+    let (name, most) = match config.layout(processors()).runner {
+        Runner::Processes(most) => ("maxProcesses", most),
+        Runner::Threads(most) => ("maxThreads", most),
+        Runner::Pool(_) => return None,
+    };
+    let limit = limit.filter(|limit| *limit <= u64::from(most))?;
+    Some(format!(
+        "{name} = {most}, but this user may have {limit} processes and threads, all its programs together; \
+         say less, or raise that (LimitNPROC= of systemd, ulimit -u)"
+    ))
+}
+
 fn unused_host(config: &Config) -> Option<String> {
     let server = &config.server;
     let said = server.socket_host.origin != Origin::Default;
     (said && server.socket_file.is_some())
         .then(|| format!("socketHost ({}) is not used: socketFile is", server.socket_host.origin))
+}
+
+/// Limits of modes that were not chosen.
+fn unused_limits(config: &Config) -> impl Iterator<Item = String> {
+    let (limits, mode) = (&config.limits, config.mode());
+    let limits = [
+        ("maxProcesses", &limits.max_processes.origin, "forking = 1", mode == Mode::Forking),
+        ("maxThreads", &limits.max_threads.origin, "threading = 1", mode == Mode::Threading),
+        ("handlerThreads", &limits.handler_threads.origin, "processPool = n", matches!(mode, Mode::ProcessPool(_))),
+    ];
+    let unused = limits.into_iter().filter(|(_, origin, _, used)| **origin != Origin::Default && !used);
+    unused.map(|(name, origin, user, _)| format!("{name} ({origin}) is not used: it is for {user}"))
 }
 
 /// A fallback that no folder has is never sent.

@@ -16,7 +16,7 @@ use super::{AccessFormat, LogTarget};
 pub(crate) struct Kind<T> {
     /// What to say about it to a person.
     pub shape: Shape,
-    read: fn(&Shape, &str, &Path) -> Result<T, Wrong>,
+    read: ReadFn<T>,
     show: fn(&T) -> String,
 }
 
@@ -31,6 +31,8 @@ impl<T> Kind<T> {
         (self.show)(value)
     }
 }
+
+type ReadFn<T> = fn(&Shape, &str, &Path) -> Result<T, Wrong>;
 
 /// What a person needs to know to write a value.
 #[derive(Clone, Copy, Debug)]
@@ -89,18 +91,42 @@ pub(crate) const fn number<T: TryFrom<u64> + ToString>(value: &'static str, min:
     }
 }
 
-/// The size of a pool, two or more; none is no pool.
-pub(crate) const fn pool(max: u64) -> Kind<Option<u32>> {
-    let shape = number::<u32>("N", 2, max).shape;
+/// The size of a pool of processes, two or more; none is no pool.
+pub(crate) const fn process_pool(max: u64) -> Kind<Option<u32>> {
     Kind {
-        shape,
-        read: |shape, text, _| match text {
-            "" => Ok(None),
-            "0" | "1" => Err(Wrong::new("a pool is two or more", "leave the option out to run a single worker")),
-            _ => shape.within(digits(shape, text)?).map(Some),
-        },
+        shape: number::<u32>("N", 2, max).shape,
+        read: |shape, text, _| read_pool(shape, text, "forking = 1 for a new process for each request"),
         show: |pool| pool.map(|n| n.to_string()).unwrap_or_default(),
     }
+}
+
+/// The size of a pool of threads, two or more; none is no pool.
+pub(crate) const fn thread_pool(max: u64) -> Kind<Option<u32>> {
+    let read: ReadFn<_> = |shape, text, _| read_pool(shape, text, "threading = 1 for a new thread for each request");
+    Kind { read, ..process_pool(max) }
+}
+
+fn read_pool(shape: &Shape, text: &str, otherwise: &str) -> Result<Option<u32>, Wrong> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match digits(shape, text)? {
+        0 | 1 => {
+            let remedy = format!("leave it out for a single worker, or say {otherwise}");
+            Err(Wrong::new("a pool is two or more", remedy))
+        }
+        number => shape.within(number).map(Some),
+    }
+}
+
+/// 1 where each request has a process of its own.
+pub(crate) const fn forking() -> Kind<bool> {
+    Kind { read: |shape, text, _| read_switch(shape, text, Some("processPool")), ..switch() }
+}
+
+/// 1 where each request has a thread of its own.
+pub(crate) const fn threading() -> Kind<bool> {
+    Kind { read: |shape, text, _| read_switch(shape, text, Some("threadPool")), ..switch() }
 }
 
 fn digits(shape: &Shape, text: &str) -> Result<u64, Wrong> {
@@ -203,12 +229,20 @@ fn show_millis(millis: u64) -> String {
 pub(crate) const fn switch() -> Kind<bool> {
     Kind {
         shape: Shape::plain("0|1", "0 or 1"),
-        read: |shape, text, _| match text {
-            "0" => Ok(false),
-            "1" => Ok(true),
-            _ => Err(shape.refuse("neither 0 nor 1")),
-        },
+        read: |shape, text, _| read_switch(shape, text, None),
         show: |on| u8::from(*on).to_string(),
+    }
+}
+
+/// A number above 1 was meant for the pool that stands beside the switch.
+fn read_switch(shape: &Shape, text: &str, pool: Option<&str>) -> Result<bool, Wrong> {
+    match (text, pool) {
+        ("0", _) => Ok(false),
+        ("1", _) => Ok(true),
+        (_, Some(pool)) if digits(shape, text).is_ok_and(|number| number > 1) => {
+            Err(Wrong::new("neither 0 nor 1", format!("say {pool} = {text}, or write 1")))
+        }
+        _ => Err(shape.refuse("neither 0 nor 1")),
     }
 }
 

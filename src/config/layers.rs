@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::ini::{self, Item};
 use super::kind::Kind;
 use super::mistake::{Mistake, Wrong, nearest};
-use super::options::{Row, SECTIONS, Section, option, options};
+use super::options::{Choice, Row, SECTIONS, Section, option, options};
 use super::{Origin, Setting, Sources, StaticContent};
 
 /// What the environment's names begin with.
@@ -192,26 +192,30 @@ impl Layers {
         });
     }
 
-    /// Two conflicting options said in one layer are a mistake; in two, the stronger layer wins, as it does for one.
+    /// Of a choice, two options said in one layer are a mistake; in two, the stronger layer wins, as it does for one. A
+    /// switch that is off chooses nothing.
     fn settle_conflicts(&mut self) {
-        for row in options() {
-            let Some(other) = row.conflict else { continue };
-            let last = |name| self.said.iter().rfind(|s| s.row.name == name);
-            let (Some(a), Some(b)) = (last(row.name), last(other)) else {
-                continue;
-            };
-            let (first, second) = if a.origin <= b.origin { (a, b) } else { (b, a) };
-            if first.origin.layer() < second.origin.layer() {
-                let beaten = first.row.name;
-                self.said.retain(|s| s.row.name != beaten);
-                continue;
+        for choice in Choice::ALL {
+            let rows = options().filter(|row| row.choice == Some(choice));
+            let last = |row: &Row| self.said.iter().rfind(|said| said.row.name == row.name);
+            let mut chosen: Vec<_> = rows.filter_map(last).filter(|said| !said.row.is_off(&said.text)).collect();
+            chosen.sort_by(|a, b| a.origin.cmp(&b.origin));
+            let strongest = chosen.last().map(|said| said.origin.layer());
+            let beaten = chosen.iter().take_while(|said| Some(said.origin.layer()) < strongest).count();
+            let (beaten, holding) = chosen.split_at(beaten);
+            for (index, said) in holding.iter().enumerate().skip(1) {
+                self.mistakes.push(conflict(said, &holding[..index]));
             }
-            let wrong =
-                Wrong::new(format!("conflicts with {} ({})", first.row.name, first.origin), "remove one of the two");
-            let mistake = Mistake::of_value(second.origin.clone(), second.row.name, &second.text, wrong);
-            self.mistakes.push(mistake);
+            let beaten: Vec<_> = beaten.iter().map(|said| said.row.name).collect();
+            self.said.retain(|said| !beaten.contains(&said.row.name));
         }
     }
+}
+
+fn conflict(said: &Said, earlier: &[&Said]) -> Mistake {
+    let earlier: Vec<_> = earlier.iter().map(|said| format!("{} ({})", said.row.name, said.origin)).collect();
+    let wrong = Wrong::new(format!("conflicts with {}", earlier.join(" and ")), "keep one of them");
+    Mistake::of_value(said.origin.clone(), said.row.name, &said.text, wrong)
 }
 
 /// The section that an entry of the file stands in.

@@ -7,6 +7,7 @@ mod ini;
 mod kind;
 mod layers;
 mod mistake;
+mod mode;
 mod options;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 pub(crate) use layers::ENVIRONMENT_PREFIX;
 use layers::Layers;
 pub(crate) use mistake::{Mistake, Wrong};
+pub(crate) use mode::{Layout, Mode, Runner};
 pub(crate) use options::{Change, Entries, Row, SECTIONS, Section, Shown, options};
 use options::{Files, Limits, Log, Server, Supervisor};
 
@@ -71,14 +73,6 @@ impl Config {
         })
     }
 
-    /// Who answers requests.
-    pub fn mode(&self) -> Mode {
-        match *self.server.process_pool {
-            Some(workers) => Mode::ProcessPool(workers),
-            None => Mode::Single,
-        }
-    }
-
     /// Every option with its value, in the order of the table.
     pub fn show(&self) -> Vec<Shown<'_>> {
         let mut shown = self.server.show();
@@ -88,15 +82,6 @@ impl Config {
         shown.extend(self.log.show());
         shown
     }
-}
-
-/// How many loops run, in what, and what runs a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// One worker process, one request after the other.
-    Single,
-    /// That many worker processes.
-    ProcessPool(u32),
 }
 
 /// A folder and the prefix below which it is served, or a file and the path at which it is.

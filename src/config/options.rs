@@ -1,7 +1,7 @@
 //! The table of options: one row per option, from which everything that lists options is derived (the resolved types,
 //! the file's vocabulary, flags and variables, `regrow options`, `regrow init`, hints, conflicts).
 //!
-//! A row is the field's help, then `field: type = name, kind, default, reload[, not with name];`. The empty default is
+//! A row is the field's help, then `field: type = name, kind, default, reload[, one of choice];`. The empty default is
 //! none; `Reload` says that a reload may change the option, `Restart` that only a restart does.
 
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::kind::{
-    Kind, Shape, access_format, duration, duration_or_zero, field_value, file_names, host, level, log_target, number,
-    path_within, permissions, pool, size, socket_file, switch,
+    Kind, Shape, access_format, duration, duration_or_zero, field_value, file_names, forking, host, level, log_target,
+    number, path_within, permissions, process_pool, size, socket_file, switch, thread_pool, threading,
 };
 use super::layers::Layers;
 use super::mistake::Wrong;
@@ -40,15 +40,21 @@ section! {
     /// Host name or address to listen on; every address it resolves to is bound
     socket_host: String = "socketHost", host(), "localhost", Restart;
     /// Port to listen on; 0 lets the system choose one
-    socket_port: u16 = "socketPort", number("PORT", 0, 65_535), "8080", Restart;
+    socket_port: u16 = "socketPort", number("PORT", 0, 65_535), "8080", Restart, one of Address;
     /// Unix socket to listen on instead of a host and a port
-    socket_file: Option<PathBuf> = "socketFile", socket_file(), "", Restart, not with "socketPort";
+    socket_file: Option<PathBuf> = "socketFile", socket_file(), "", Restart, one of Address;
     /// Connections that the kernel queues until a worker accepts them (the backlog of listen)
     socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Restart;
+    /// 1 answers each request in a new process, which ends with it; for few requests, each apart from all others
+    forking: bool = "forking", forking(), "0", Reload, one of Mode;
+    /// 1 answers each request in a new thread, which ends with it; for few requests, of handlers that wait much
+    threading: bool = "threading", threading(), "0", Reload, one of Mode;
+    /// Worker processes forked at start, two or more; for production. None of these four is a single worker, for development
+    process_pool: Option<u32> = "processPool", process_pool(1024), "", Reload, one of Mode;
+    /// Threads of one worker process, made at its start, two or more; for handlers that wait much or share memory
+    thread_pool: Option<u32> = "threadPool", thread_pool(1024), "", Reload, one of Mode;
     /// 1 writes host names of clients into the access log, in place of their addresses
     reverse_dns: bool = "reverseDNS", switch(), "0", Reload;
-    /// Worker processes forked at start, two or more; none is a single worker, for development
-    process_pool: Option<u32> = "processPool", pool(1024), "", Reload;
 }
 
 section! {
@@ -95,6 +101,12 @@ section! {
     body_in_memory: usize = "bodyInMemory", size(0, G), "256k", Reload;
     /// Connections of one worker; beyond, the longest idle one makes room
     max_connections: usize = "maxConnections", number("N", 1, 1_000_000), "10000", Reload;
+    /// Processes that answer at once with forking; further requests wait
+    max_processes: u32 = "maxProcesses", number("N", 1, 10_000), "256", Reload;
+    /// Threads that answer at once with threading; further requests wait
+    max_threads: u32 = "maxThreads", number("N", 1, 10_000), "256", Reload;
+    /// Requests of one process of a processPool that may block and yet run at once; for handlers that wait much
+    handler_threads: u32 = "handlerThreads", number("N", 1, 1_024), "1", Reload;
 }
 
 section! {
@@ -171,8 +183,8 @@ pub(crate) struct Row {
     pub default: &'static str,
     /// What a running master does about a change of it.
     pub change: Change,
-    /// The option that it cannot be said together with. Declared on one of the two.
-    pub conflict: Option<&'static str>,
+    /// The choice of which it is one: it cannot be said together with the others.
+    pub choice: Option<Choice>,
     /// One line of help.
     pub help: &'static str,
     /// Whether a text is a value of it; relative paths count from the folder.
@@ -188,17 +200,34 @@ pub(crate) enum Change {
     Restart,
 }
 
+/// What one option at most says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Where to listen.
+    Address,
+    /// Who answers requests.
+    Mode,
+}
+
+impl Choice {
+    pub const ALL: [Self; 2] = [Self::Address, Self::Mode];
+}
+
 impl Row {
     /// The default as documents show it.
     pub fn shown_default(&self) -> &'static str {
         shown(self.default)
     }
 
-    /// The options that this one cannot be said together with, whichever row declares it.
+    /// The options that this one cannot be said together with.
     pub fn conflicts(&self) -> impl Iterator<Item = &'static str> {
-        let name = self.name;
-        let declared_there = options().filter(move |row| row.conflict == Some(name)).map(|row| row.name);
-        self.conflict.into_iter().chain(declared_there)
+        let (name, choice) = (self.name, self.choice);
+        options().filter(move |row| row.name != name && choice.is_some() && row.choice == choice).map(|row| row.name)
+    }
+
+    /// Whether the text says of a switch that it is off, as it is by default.
+    pub fn is_off(&self, text: &str) -> bool {
+        self.default == "0" && text == "0"
     }
 }
 
@@ -236,7 +265,7 @@ macro_rules! section {
         $(
             #[doc = $help:literal]
             $field:ident: $T:ty = $name:literal, $kind:expr, $default:literal, $change:ident
-                $(, not with $conflict:literal)?;
+                $(, one of $choice:ident)?;
         )+
     ) => {
         #[doc = $about]
@@ -258,7 +287,7 @@ macro_rules! section {
                         shape: KIND.shape,
                         default: $default,
                         change: Change::$change,
-                        conflict: section!(@conflict $($conflict)?),
+                        choice: section!(@choice $($choice)?),
                         help: $help.trim_ascii(),
                         check: |text, base| KIND.read(text, base).map(drop),
                     }
@@ -283,8 +312,8 @@ macro_rules! section {
             }
         }
     };
-    (@conflict) => { None };
-    (@conflict $name:literal) => { Some($name) };
+    (@choice) => { None };
+    (@choice $choice:ident) => { Some(Choice::$choice) };
 }
 use section;
 

@@ -1,7 +1,7 @@
 //! Responses: decides how a body travels and whether the connection lives on, and writes heads and chunk
 //! frames. Knows nothing of where a body comes from.
 
-use http::header::{CONTENT_LENGTH, DATE};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::head::names_option;
@@ -114,6 +114,37 @@ pub(crate) fn encode_head(
 pub(crate) fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     debug_assert!(!is_ours(name.as_str()), "{name} is the plan's");
     field(out, name.as_str(), value.as_bytes());
+}
+
+/// Appends a request that was received whole, to be received again elsewhere: never longer than it was, so that no limit
+/// is in its way, and with its body behind its head. Not for a target with an authority, which may have lengthened
+/// `Host`.
+pub(crate) fn encode_request(
+    out: &mut Vec<u8>,
+    method: &Method,
+    target: &[u8],
+    version: Version,
+    headers: &HeaderMap,
+    body: &[u8],
+) {
+    let version: &[u8] = if version == Version::HTTP_10 { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" };
+    for part in [method.as_str().as_bytes(), b" ", target, version] {
+        out.extend_from_slice(part);
+    }
+    // The body is no longer in chunks, and nobody waits for leave to send it.
+    let kept = |name: &&HeaderName| ![TRANSFER_ENCODING, CONTENT_LENGTH, EXPECT].contains(*name);
+    for (name, value) in headers.iter().filter(|(name, _)| kept(name)) {
+        for part in [name.as_str().as_bytes(), b":", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    if headers.contains_key(TRANSFER_ENCODING) || headers.contains_key(CONTENT_LENGTH) {
+        for part in [&b"content-length:"[..], itoa::Buffer::new().format(body.len()).as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body);
 }
 
 fn encode_framing(out: &mut Vec<u8>, plan: &Plan) {

@@ -38,7 +38,7 @@ use http::HeaderMap;
 
 pub(crate) use coding::Coding;
 pub(crate) use encode::{
-    CHUNK_END, CONTINUE, LAST_CHUNK, Plan, Transfer, encode_chunk_head, encode_field, encode_head, plan,
+    CHUNK_END, CONTINUE, LAST_CHUNK, Plan, Transfer, encode_chunk_head, encode_field, encode_head, encode_request, plan,
 };
 pub(crate) use error::Error;
 pub(crate) use head::Head;

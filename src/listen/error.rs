@@ -26,8 +26,8 @@ impl fmt::Display for Error {
             Self::Bind { address, cause } => write!(f, "cannot listen on {address}: {}", bind_cause(*address, cause)),
             Self::BindFile { path, cause } => write!(
                 f,
-                "cannot listen on socketFile={}: {cause}; the folder must exist and this user must be allowed to \
-                 write to it, and the path must be shorter than 108 bytes",
+                "cannot listen on socketFile={}: {cause}; the folder must exist, this user must be allowed to \
+                 write to it and to a socket that is there, and the path must be shorter than 108 bytes",
                 path.display()
             ),
             Self::NotASocket { path } => write!(

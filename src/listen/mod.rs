@@ -28,7 +28,8 @@ pub(crate) enum Address {
     Unix { path: PathBuf, mode: u32 },
 }
 
-/// A listening socket, bound and open; workers inherit it.
+/// A listening socket, bound and open; workers inherit it. Its file, if it has one, goes when its maker drops it: then
+/// nobody new can connect, and who has connected is served.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: OwnedFd,
@@ -48,15 +49,6 @@ impl Listener {
         match self.bound {
             Bound::Tcp(_) => sys::socket::set_defer_accept(self.as_fd(), 0),
             Bound::Unix(_) => Ok(()),
-        }
-    }
-
-    /// Removes the socket's file, if it has one and the file is still this socket's: nobody new can connect, and
-    /// who has connected is served.
-    pub fn remove_file(&self) {
-        match &self.bound {
-            Bound::Unix(file) => file.remove(),
-            Bound::Tcp(_) => {}
         }
     }
 }

@@ -11,7 +11,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::Error;
 use crate::sys;
 
-/// The file of a listening socket, known by its inode and, because numbers are used again, when it was made.
+/// The file of a listening socket, known by its inode and, because numbers are used again, when it was made. It is
+/// removed when this is dropped, if it is still the same.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -24,8 +25,10 @@ impl SocketFile {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    pub fn remove(&self) {
+impl Drop for SocketFile {
+    fn drop(&mut self) {
         if sys::process::pid() == self.owner && identity(&self.path).ok() == Some(self.made) {
             if let Err(cause) = std::fs::remove_file(&self.path) {
                 ::log::warn!("cannot remove {}: {cause}", self.path.display());
@@ -45,15 +48,22 @@ fn make_room(path: &Path) -> Result<(), Error> {
     if !there.file_type().is_socket() {
         return Err(Error::NotASocket { path: path.to_owned() });
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    let failed = |cause| Error::BindFile { path: path.to_owned(), cause };
+    match connect(path) {
         Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
             ::log::info!("replacing {}, the socket of a server that is gone", path.display());
-            std::fs::remove_file(path).map_err(|cause| Error::BindFile { path: path.to_owned(), cause })
+            std::fs::remove_file(path).map_err(failed)
         }
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Whoever answers, or has a full queue or other permissions, is alive.
-        Ok(_) | Err(_) => Err(Error::ServerAlive { path: path.to_owned() }),
+        Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => Err(failed(cause)),
+        // Whoever answers, has a full queue or speaks otherwise (EPROTOTYPE) is alive.
+        Ok(()) | Err(_) => Err(Error::ServerAlive { path: path.to_owned() }),
     }
+}
+
+/// Does not wait where the queue is full.
+fn connect(path: &Path) -> io::Result<()> {
+    Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?.connect(&SockAddr::unix(path)?)
 }
 
 fn open(path: &Path, mode: u32, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
@@ -86,12 +96,26 @@ mod tests {
         // Keeps the inode, whose number would otherwise be used again at once.
         std::fs::hard_link(&path, folder.path().join("kept")).unwrap();
         let (_alive, replaced) = bind(&path, 0o660, 5).unwrap();
-        file.remove();
+        drop(file);
         assert!(path.exists(), "another socket's file is not ours to remove");
-        replaced.remove();
+        drop(replaced);
         assert!(!path.exists());
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(bind(&path, 0o600, 5), Err(Error::NotASocket { .. })));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_server_whose_queue_is_full_is_alive_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let _hung = bind(&path, 0o600, 0).unwrap();
+        let clients = (0..100).map(|_| {
+            let client = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            client.connect(&SockAddr::unix(&path).unwrap()).map(|()| client)
+        });
+        let _waiting: Vec<_> = clients.map_while(Result::ok).collect();
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(matches!(bind(&path, 0o600, 5), Err(Error::ServerAlive { .. })));
     }
 }

@@ -11,6 +11,7 @@ mod naming;
 mod resolver;
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::time::{Duration, SystemTime};
 
 use http::Version;
@@ -107,6 +108,11 @@ impl AccessLog {
         if let Some(naming) = &mut self.naming {
             naming.finish_line(entry.client, now, &mut self.batch, start);
         }
+    }
+
+    /// What the loop uses that a process which it forks is not to hold.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.naming.iter().flat_map(Naming::descriptors)
     }
 
     /// True when there is enough for a write.

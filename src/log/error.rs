@@ -44,6 +44,11 @@ pub(crate) fn set_identity(identity: impl Display) {
     *IDENTITY.lock().unwrap_or_else(PoisonError::into_inner) = identity;
 }
 
+/// Says which process this is beside which it lives, from now on: `worker=0 gen=1 pid=42 child=43`.
+pub(crate) fn add_identity(of: impl Display) {
+    let _ = write!(IDENTITY.lock().unwrap_or_else(PoisonError::into_inner), " {of}");
+}
+
 /// From now on each place in the code that complains is limited in how much it may say: a worker's clients can make it
 /// complain as often as they like. The master counts failures by itself.
 pub(crate) fn limit_volume() {

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
 use crate::board::{Board, Identity, Record};
-use crate::config::Config;
+use crate::config::{Config, Layout};
 use crate::h1;
 use crate::listen::Listener;
 use crate::log::sink::Sink;
-use crate::serve::{OTHER_DESCRIPTORS, Settings};
+use crate::serve::{Ends, OTHER_DESCRIPTORS, Settings};
 use crate::sys;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process;
@@ -27,11 +28,9 @@ const CANNOT_START: i32 = 1;
 /// All that is needed to supervise a site.
 pub(crate) struct Setup {
     pub config: Config,
-    /// How many workers the mode has.
-    pub workers: u32,
-    /// Whether the mode lets their number change.
-    pub scalable: bool,
-    pub listeners: Vec<Listener>,
+    /// What the mode takes.
+    pub layout: Layout,
+    pub listeners: Vec<Arc<Listener>>,
     pub factory: Box<Factory>,
     pub access_log: Sink,
 }
@@ -46,7 +45,8 @@ impl Setup {
     }
 
     pub fn max_slots(&self) -> u32 {
-        if self.scalable { ROOM_FOR_WORKERS.max(self.workers.saturating_mul(2)) } else { self.workers }
+        let Layout { workers, scalable, .. } = self.layout;
+        if scalable { ROOM_FOR_WORKERS.max(workers.saturating_mul(2)) } else { workers }
     }
 }
 
@@ -58,6 +58,8 @@ pub(super) struct Effects {
     /// The master's.
     pid: i32,
     board: Board,
+    /// Where workers hand over connections to each other; open here, so that it outlives each of them.
+    handover: Option<Ends>,
     /// Where workers report that they are ready: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
     /// Ends, for the workers that read it, when the master is gone: nothing is ever written.
@@ -71,7 +73,8 @@ pub(super) struct Effects {
 
 impl Effects {
     pub fn new(setup: Setup, signals: Signals) -> io::Result<Self> {
-        let board = Board::new(setup.max_slots())?;
+        let board = Board::new(setup.max_slots(), setup.layout.loops)?;
+        let handover = setup.layout.scalable.then(Ends::open).transpose()?;
         let descriptors = sys::limits::raise_descriptors().unwrap_or_else(|cause| {
             log::warn!("cannot raise the limit of open files: {cause}");
             u64::MAX
@@ -81,7 +84,8 @@ impl Effects {
         let (liveness, liveness_writer) = pipe::pipe()?;
         let liveness_writer = Some(liveness_writer);
         let pid = process::pid();
-        Ok(Self { setup, settings, signals, pid, board, reports, liveness, liveness_writer, served: 0, cut_off: 0 })
+        let (served, cut_off) = (0, 0);
+        Ok(Self { setup, settings, signals, pid, board, handover, reports, liveness, liveness_writer, served, cut_off })
     }
 
     /// Does it, and says what became of it where the machine needs to know.
@@ -121,7 +125,7 @@ impl Effects {
 
     /// A child is dead: whatever is said of it, its requests are counted, and its siblings no longer count on it.
     pub fn mark_dead(&mut self, pid: i32) {
-        if let Some(record) = self.board.of(pid) {
+        for record in self.board.of(pid) {
             record.mark_dead();
             self.served += record.served();
             self.cut_off += record.running();
@@ -129,7 +133,7 @@ impl Effects {
     }
 
     fn spawn(&mut self, slot: u32, generation: u32) -> Input {
-        self.board.record(slot, generation).clear();
+        self.board.records(slot, generation).for_each(|record| record.clear());
         match process::fork_child(|| self.run_worker(slot, generation)) {
             Ok(pid) => Input::Spawned { slot, pid },
             Err(cause) => Input::SpawnFailed { slot, error: format!("fork: {cause}") },
@@ -149,13 +153,15 @@ impl Effects {
         worker::run(Start {
             identity: Identity { worker, generation, pid: process::pid() },
             listeners: std::mem::take(&mut self.setup.listeners),
+            handover: self.handover.take(),
             settings: self.settings,
+            runner: self.setup.layout.runner,
             factory: &*self.setup.factory,
             signals: &self.signals,
             liveness: &self.liveness,
             reports: &self.reports.1,
             board: self.board,
-            record: self.board.record(worker, generation),
+            records: self.board.records(worker, generation).collect(),
             access_log: self.setup.access_log.clone(),
             access_format: *config.log.access_format,
             reverse_dns: *config.server.reverse_dns,
@@ -168,8 +174,8 @@ impl Effects {
         let signal = match signal {
             WorkerSignal::Term => {
                 // Its siblings go on accepting, unless the whole server stops and has no listeners any more.
-                if let Some(record) = self.board.of(pid).filter(|_| !self.setup.listeners.is_empty()) {
-                    record.retire();
+                if !self.setup.listeners.is_empty() {
+                    self.board.of(pid).for_each(|record| record.retire());
                 }
                 Signal::SIGTERM
             }
@@ -185,16 +191,15 @@ impl Effects {
             if let Err(cause) = listener.stop_deferring() {
                 log::error!("{listener}: cannot clear TCP_DEFER_ACCEPT: {cause}; waiting clients may be lost");
             }
-            listener.remove_file();
         }
-        // What connects after the last worker has left would wait for nobody if the master still listened.
+        // Removes a socket's file too. What connects after the last worker has left would wait for nobody if the master still listened.
         self.setup.listeners.clear();
     }
 
     /// A death, its reason if the worker could say it, and what it was doing.
     fn explain(&self, death: &Death) {
-        let record = self.board.record(death.worker.worker, death.worker.generation);
-        log::log!(death.level(), "{death}{}", Circumstances { death, record });
+        let records = self.board.records(death.worker.worker, death.worker.generation).collect();
+        log::log!(death.level(), "{death}{}", Circumstances { death, records });
     }
 
     /// The end: how many requests there were.
@@ -207,19 +212,22 @@ impl Effects {
 /// What the scoreboard tells of a dead worker.
 struct Circumstances<'a> {
     death: &'a Death,
-    record: Record,
+    /// Of each of its loops.
+    records: Vec<Record>,
 }
 
 impl fmt::Display for Circumstances<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { death, record } = self;
+        let Self { death, records } = self;
         if death.as_asked() {
-            return write!(f, "; it answered {} requests", record.served());
+            return write!(f, "; it answered {} requests", records.iter().map(Record::served).sum::<u64>());
         }
-        if let (Exit::Code(_), Some(words)) = (death.exit, record.reason()) {
+        if let (Exit::Code(_), Some(words)) = (death.exit, records.iter().find_map(Record::reason)) {
             write!(f, "; its reason: {words}")?;
         }
-        match (record.last_request(), record.running()) {
+        let running = records.iter().map(Record::running).sum::<u64>();
+        let at_work = records.iter().filter(|record| record.running() > 0);
+        match (at_work.chain(records).find_map(Record::last_request), running) {
             (None, _) => Ok(()),
             (Some(request), 0) => write!(f, "; its last request, which it had answered: {request}"),
             (Some(request), running) => write!(f, "; {running} requests were cut off, the last of them: {request}"),

@@ -74,9 +74,9 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
 fn plan(setup: &Setup) -> Plan {
     let supervisor = &setup.config.supervisor;
     Plan {
-        slots: setup.workers,
+        slots: setup.layout.workers,
         max_slots: setup.max_slots(),
-        scalable: setup.scalable,
+        scalable: setup.layout.scalable,
         respawn_delay_max: *supervisor.respawn_delay_max,
         start_timeout: *supervisor.start_timeout,
         graceful_timeout: *supervisor.graceful_timeout,

@@ -110,7 +110,7 @@ impl Loop {
         self.env.meet(client);
         let index = self.table.insert(Connection::new(socket, client));
         self.record.set_connections(self.table.len());
-        let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.workers > 1);
+        let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.loops > 1);
         self.gate.accepted(self.table.len(), mean, self.env.now);
         self.drive(index);
         // The next connection must not wait behind this one's request.
@@ -139,6 +139,10 @@ impl Loop {
             }
         }
         self.listeners.clear();
+        if !self.record.is_retired() {
+            // The siblings leave too: what waits there waits for nobody else.
+            self.take_all();
+        }
     }
 }
 

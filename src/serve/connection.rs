@@ -50,6 +50,14 @@ impl Connection {
         Self { socket, client, flight: None, readable, writable, ended, queued, kept, lingering, watched }
     }
 
+    /// Has the loop hear no more of it, though it is not closed: another process has it too.
+    pub fn unwatch(&mut self, registry: &Registry) {
+        if std::mem::replace(&mut self.watched, Watched::Nothing) != Watched::Nothing {
+            // What was registered and is open can be taken out (epoll_ctl(2)).
+            let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
+        }
+    }
+
     /// Sees to it that the loop hears of what this connection waits for.
     pub fn watch(&mut self, registry: &Registry, index: usize) -> std::io::Result<()> {
         let fd = self.socket.as_raw_fd();
@@ -81,6 +89,8 @@ pub(super) struct Flight {
     pub input: Vec<u8>,
     /// When the last head was complete.
     pub began: Duration,
+    /// When the next one was, where a sibling received it.
+    pub began_elsewhere: Option<Duration>,
     /// Of the request whose body arrives.
     pub head: Option<Head>,
     pub body: Stored,

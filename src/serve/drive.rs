@@ -197,7 +197,7 @@ impl<'a> Drive<'a> {
                     return (used, true);
                 }
                 Event::Head(head) => {
-                    self.flight.began = self.env.now;
+                    self.flight.began = self.flight.began_elsewhere.take().unwrap_or(self.env.now);
                     self.flight.head = Some(head);
                 }
                 Event::Data(range) => self.keep(&input[range]),
@@ -246,14 +246,14 @@ impl<'a> Drive<'a> {
         if !trailers.is_empty() {
             request.extensions_mut().insert(Trailers(trailers));
         }
-        underway.may_block = executor::may_block(self.env.handler.as_ref(), &request);
+        underway.may_block = self.env.executor.takes_all() || executor::may_block(self.env.handler.as_ref(), &request);
         let may_block = underway.may_block;
         self.env.record.begin_request(underway.method.as_str(), &underway.target, self.connection.client.address());
         self.flight.underway = Some(underway);
         self.flight.phase = Phase::Handling;
         let exchange = Exchange::new(request, self.connection.client, key, self.env.outbox.clone());
         if may_block {
-            self.env.executor.run(Job::Handle(exchange));
+            self.env.executor.run(Job::Handle(exchange), self.env.now);
         } else {
             self.spend_time();
             executor::handle(self.env.handler.as_ref(), exchange);
@@ -303,6 +303,7 @@ impl<'a> Drive<'a> {
         if let Some(mut underway) = self.flight.underway.take() {
             underway.body_bytes = underway.body_bytes.saturating_sub(self.flight.source.left());
             self.env.record.abandon_request();
+            self.env.executor.forget(ExchangeKey { index: self.index, serial: underway.serial });
             self.env.log(self.connection.client, &underway);
         }
         self.env.return_flight(self.flight);

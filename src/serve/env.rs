@@ -53,14 +53,15 @@ impl Env {
     pub fn new(
         handler: Arc<dyn Handler>,
         outbox: Arc<Outbox>,
+        executor: Executor,
         settings: &Settings,
         record: Record,
         access: AccessLog,
     ) -> Self {
         Self {
-            executor: Executor::new(Arc::clone(&handler), Arc::clone(&outbox)),
             handler,
             outbox,
+            executor,
             limits: settings.limits,
             body_in_memory: settings.body_in_memory,
             keep_alive: !settings.keep_alive_timeout.is_zero(),

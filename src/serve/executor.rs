@@ -1,12 +1,27 @@
-//! Runs what may block beside the loop: one handler thread, made when it is first needed. Knows no connection.
+//! What runs the handler of a request beside the loop, as the mode has it: a pool of threads, a thread for each request,
+//! or a process for each. Results come back through the outbox. Knows no connection.
+
+mod child;
+mod pool;
+mod processes;
+mod threads;
+mod wire;
 
 use std::io;
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
+use std::time::Duration;
 
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
 
+use mio::{Registry, Token};
+
+use crate::config;
 use crate::site::{BodyStream, Delivery, Exchange, ExchangeKey, Handler, Outbox, Request, guard, pages};
+
+use pool::{Pool, PoolSeat};
+use processes::Processes;
+use threads::Threads;
 
 /// What may block.
 #[allow(clippy::large_enum_variant)] // most jobs are the large one
@@ -17,80 +32,137 @@ pub(super) enum Job {
     Pull(ExchangeKey, BodyStream),
 }
 
-/// The handler thread and how much it has to do. Results come back through the outbox.
-pub(super) struct Executor {
-    handler: Arc<dyn Handler>,
-    outbox: Arc<Outbox>,
-    queue: Option<mpsc::Sender<Job>>,
-    unfinished: usize,
+/// What runs the handlers of a worker, whose loops share it.
+#[derive(Clone)]
+pub(crate) enum Runner {
+    Pool(Arc<Pool>),
+    /// So many at once.
+    Threads(u32),
+    /// So many at once.
+    Processes(u32),
+}
+
+impl Runner {
+    /// Starts what is there from the start.
+    pub fn start(wanted: config::Runner, handler: &Arc<dyn Handler>) -> io::Result<Self> {
+        Ok(match wanted {
+            config::Runner::Pool(threads) => Self::Pool(Pool::start(threads, handler)?),
+            config::Runner::Threads(most) => Self::Threads(most),
+            config::Runner::Processes(most) => Self::Processes(most),
+        })
+    }
+}
+
+/// What the executor of a loop is made with.
+#[derive(Clone)]
+pub(super) struct Site {
+    pub handler: Arc<dyn Handler>,
+    pub outbox: Arc<Outbox>,
+}
+
+/// One loop's access to what runs handlers.
+pub(super) enum Executor {
+    /// A fixed number of threads with one queue.
+    Pool(PoolSeat),
+    /// A new thread for each job.
+    Threads(Threads),
+    /// A new process for each request.
+    Processes(Processes),
 }
 
 impl Executor {
-    pub fn new(handler: Arc<dyn Handler>, outbox: Arc<Outbox>) -> Self {
-        Self { handler, outbox, queue: None, unfinished: 0 }
+    /// Sockets of processes are registered with tokens from `first_token` up.
+    pub fn new(runner: &Runner, site: Site, registry: &Registry, first_token: usize) -> io::Result<Self> {
+        Ok(match runner {
+            Runner::Pool(pool) => Self::Pool(PoolSeat::new(Arc::clone(pool), site.outbox)),
+            Runner::Threads(most) => Self::Threads(Threads::new(*most, site)),
+            Runner::Processes(most) => Self::Processes(Processes::new(*most, site, registry.try_clone()?, first_token)),
+        })
+    }
+
+    /// Whether every request goes through here, those too that cannot block: the mode says where each is to run.
+    pub const fn takes_all(&self) -> bool {
+        match self {
+            Self::Pool(_) => false,
+            Self::Threads(_) | Self::Processes(_) => true,
+        }
+    }
+
+    /// Whether there are other processes that may hold what the loop has open.
+    pub const fn forks(&self) -> bool {
+        match self {
+            Self::Processes(_) => true,
+            Self::Pool(_) | Self::Threads(_) => false,
+        }
+    }
+
+    /// The socket of a process, registered with this token, can be read.
+    pub fn readable(&mut self, token: Token) {
+        match self {
+            Self::Processes(processes) => processes.readable(token),
+            Self::Pool(_) | Self::Threads(_) => {}
+        }
     }
 
     /// Whether a job that comes now would have to wait.
-    pub const fn is_busy(&self) -> bool {
-        self.unfinished > 0
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Pool(pool) => pool.is_busy(),
+            Self::Threads(threads) => threads.is_busy(),
+            Self::Processes(processes) => processes.is_busy(),
+        }
     }
 
-    /// Queues a job; its end is reported by [`Delivery::JobDone`].
-    pub fn run(&mut self, job: Job) {
-        let refused = match self.queue() {
-            Ok(queue) => match queue.send(job) {
-                Ok(()) => None,
-                Err(unsent) => {
-                    self.queue = None;
-                    Some(unsent.0)
-                }
-            },
-            Err(cause) => {
-                log::error!("cannot start the handler thread: {cause}; answering 503 until it can be started");
-                Some(job)
-            }
-        };
-        match refused {
-            None => self.unfinished += 1,
-            Some(Job::Handle(exchange)) => exchange.respond(pages::page(StatusCode::SERVICE_UNAVAILABLE)),
-            Some(Job::Pull(key, stream)) => {
-                let error = io::Error::other("there is no handler thread");
-                self.outbox.post(Delivery::Chunk(key, stream, Some(Err(error))));
-            }
+    /// Has a job done as soon as that is possible.
+    pub fn run(&mut self, job: Job, now: Duration) {
+        match self {
+            Self::Pool(pool) => pool.run(job, now),
+            Self::Threads(threads) => threads.run(job),
+            Self::Processes(processes) => processes.run(job),
         }
     }
 
     /// A job was reported done.
     pub fn job_done(&mut self) {
-        self.unfinished = self.unfinished.saturating_sub(1);
+        match self {
+            Self::Threads(threads) => threads.job_done(),
+            Self::Pool(_) | Self::Processes(_) => {}
+        }
     }
 
-    fn queue(&mut self) -> io::Result<&mpsc::Sender<Job>> {
-        let queue = match self.queue.take() {
-            Some(queue) => queue,
-            None => self.start()?,
-        };
-        Ok(self.queue.insert(queue))
-    }
-
-    fn start(&self) -> io::Result<mpsc::Sender<Job>> {
-        let (queue, jobs) = mpsc::channel();
-        let (handler, outbox) = (Arc::clone(&self.handler), Arc::clone(&self.outbox));
-        thread::Builder::new().name("handler".into()).spawn(move || work(&jobs, handler.as_ref(), &outbox))?;
-        Ok(queue)
+    /// Nothing more is wanted of an exchange: it is answered, or its client is gone.
+    pub fn forget(&mut self, key: ExchangeKey) {
+        match self {
+            Self::Processes(processes) => processes.forget(key),
+            Self::Pool(_) | Self::Threads(_) => {}
+        }
     }
 }
 
-fn work(jobs: &mpsc::Receiver<Job>, handler: &dyn Handler, outbox: &Outbox) {
-    for job in jobs {
-        match job {
-            Job::Handle(exchange) => handle(handler, exchange),
-            Job::Pull(key, mut stream) => {
-                let chunk = stream.next_chunk();
-                outbox.post(Delivery::Chunk(key, stream, chunk));
-            }
+/// Does a job, in a thread that may block, and then what makes room for the next.
+fn perform(job: Job, handler: &dyn Handler, outbox: &Outbox, make_room: impl FnOnce()) {
+    match job {
+        Job::Handle(exchange) => handle(handler, exchange),
+        Job::Pull(key, mut stream) => {
+            let chunk = stream.next_chunk();
+            outbox.post(Delivery::Chunk(key, stream, chunk));
         }
-        outbox.post(Delivery::JobDone);
+    }
+    make_room();
+    outbox.post(Delivery::JobDone);
+}
+
+/// Answers for a job that nobody can be found to do; the client may try again soon.
+fn refuse(job: Job, outbox: &Outbox, what: &str) {
+    match job {
+        Job::Handle(exchange) => {
+            let mut response = pages::page(StatusCode::SERVICE_UNAVAILABLE);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            exchange.respond(response);
+        }
+        Job::Pull(key, stream) => {
+            outbox.post(Delivery::Chunk(key, stream, Some(Err(io::Error::other(what.to_owned())))));
+        }
     }
 }
 

@@ -100,7 +100,7 @@ impl Gate {
 /// Whether `own` is above the mean plus one and a thirty-second of it: the more connections there are, the less it
 /// matters where one more goes, and the less often workers stay away.
 fn is_above(own: u64, mean: Mean) -> bool {
-    32 * own * mean.workers > 33 * mean.connections + 32 * mean.workers
+    32 * own * mean.loops > 33 * mean.connections + 32 * mean.loops
 }
 
 #[cfg(test)]
@@ -119,11 +119,11 @@ mod tests {
     #[test]
     fn a_worker_above_the_mean_plus_one_leaves_and_comes_back() {
         let mut gate = listening();
-        gate.accepted(6, Some(Mean { connections: 20, workers: 4 }), MS);
+        gate.accepted(6, Some(Mean { connections: 20, loops: 4 }), MS);
         assert_eq!(gate.next_move(MS), None, "6 is not above 5 + 1");
-        gate.accepted(1031, Some(Mean { connections: 4000, workers: 4 }), MS);
+        gate.accepted(1031, Some(Mean { connections: 4000, loops: 4 }), MS);
         assert_eq!(gate.next_move(MS), None, "nor is 1031 above 1000 + 1 + 1000 / 32");
-        gate.accepted(7, Some(Mean { connections: 21, workers: 4 }), MS);
+        gate.accepted(7, Some(Mean { connections: 21, loops: 4 }), MS);
         assert!(!gate.is_open());
         assert_eq!(gate.next_move(MS), Some(Move::Leave));
         assert_eq!(gate.next_move(MS), None);

@@ -8,13 +8,14 @@ mod endings;
 mod env;
 mod executor;
 mod gate;
+mod handover;
 mod send;
 mod stored;
 mod timers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,11 @@ use crate::site::{Delivery, ExchangeKey, Handler, Outbox, guard};
 use connection::{Connection, Phase};
 use drive::{Drive, Outcome};
 use env::Env;
+pub(crate) use executor::Runner;
+use executor::{Executor, Site};
 use gate::Gate;
+pub(crate) use handover::Ends;
+use handover::Handover;
 use timers::{Timeouts, Timer, Timers};
 
 /// How long a kept connection must be quiet before a draining worker closes it.
@@ -42,11 +47,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const EVENTS_PER_TURN: usize = 256;
 
-/// Tokens above all connections: whatever the owner watches, the waker, and the listeners from there down.
+/// Tokens above all connections: whatever the owner watches, the waker, what siblings hand over, and the listeners from
+/// there down; below them, the sockets of processes that answer requests.
 const WATCHED: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
-const FIRST_LISTENER: usize = usize::MAX - 2;
+const HANDOVER: Token = Token(usize::MAX - 2);
+const FIRST_LISTENER: usize = usize::MAX - 3;
 const LAST_LISTENER: usize = FIRST_LISTENER - 1000;
+const FIRST_PROCESS: usize = usize::MAX / 2;
 
 /// Descriptors of a worker that are no connections: listeners, logs, pipes, files that are kept open or being sent.
 pub(crate) const OTHER_DESCRIPTORS: u64 = 512;
@@ -74,12 +82,25 @@ pub(crate) enum Turn {
     Finished,
 }
 
+/// What a loop is made of.
+pub(crate) struct Parts {
+    pub listeners: Vec<Arc<Listener>>,
+    /// Where siblings hand over connections, if there are siblings.
+    pub handover: Option<Ends>,
+    pub handler: Arc<dyn Handler>,
+    pub runner: Runner,
+    pub access: AccessLog,
+    pub board: Board,
+    pub record: Record,
+}
+
 /// One connection loop.
 pub(crate) struct Loop {
     poll: Poll,
     events: Events,
-    listeners: Vec<Listener>,
+    listeners: Vec<Arc<Listener>>,
     gate: Gate,
+    handover: Option<Handover>,
     /// A listener has connections.
     acceptable: bool,
     table: Slab<Connection>,
@@ -99,14 +120,8 @@ pub(crate) struct Loop {
 }
 
 impl Loop {
-    pub fn new(
-        settings: &Settings,
-        listeners: Vec<Listener>,
-        handler: Arc<dyn Handler>,
-        access: AccessLog,
-        board: Board,
-        record: Record,
-    ) -> io::Result<Self> {
+    pub fn new(settings: &Settings, parts: Parts) -> io::Result<Self> {
+        let Parts { listeners, handover, handler, runner, access, board, record } = parts;
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let wake = move || {
@@ -115,11 +130,14 @@ impl Loop {
             }
         };
         let outbox = Arc::new(Outbox::new(wake));
+        let site = Site { handler: Arc::clone(&handler), outbox: Arc::clone(&outbox) };
+        let executor = Executor::new(&runner, site, poll.registry(), FIRST_PROCESS)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             listeners,
             gate: Gate::default(),
+            handover: handover.map(Handover::new),
             acceptable: false,
             table: Slab::new(),
             timers: Timers::new(timeouts(settings)),
@@ -130,7 +148,7 @@ impl Loop {
             drain_deadline: None,
             board,
             record,
-            env: Env::new(handler, outbox, settings, record, access),
+            env: Env::new(handler, outbox, executor, settings, record, access),
         })
     }
 
@@ -142,6 +160,7 @@ impl Loop {
     /// Waits for something to happen, and sees to it.
     pub fn turn(&mut self) -> io::Result<Turn> {
         self.move_listeners()?;
+        self.move_handover()?;
         self.wait()?;
         self.env.begin_turn();
         self.take_turns();
@@ -149,6 +168,8 @@ impl Loop {
         self.tend_site();
         self.take_deliveries();
         self.accept();
+        self.hand_over();
+        self.start_processes();
         self.expire_timers();
         self.env.flush_log_when_due();
         Ok(if watched {
@@ -213,6 +234,7 @@ impl Loop {
         let accept_until = self.accept_until.filter(|_| !self.listeners.is_empty());
         let deadlines = [
             self.gate.next_deadline(),
+            self.handover.as_ref().and_then(Handover::next_deadline),
             self.env.log_deadline(),
             accept_until,
             self.drain_deadline,
@@ -230,7 +252,9 @@ impl Loop {
             match event.token() {
                 WATCHED => watched = true,
                 WAKER => {}
+                HANDOVER => self.handover.iter_mut().for_each(Handover::has_some),
                 Token(LAST_LISTENER..=FIRST_LISTENER) => self.acceptable = true,
+                token @ Token(FIRST_PROCESS..) => self.env.executor.readable(token),
                 Token(index) => {
                     // What comes for a connection that this turn has closed finds nobody: accepting, which gives
                     // its place away, comes later.
@@ -281,7 +305,11 @@ impl Loop {
         self.env.outbox.collect(&mut deliveries);
         for delivery in deliveries.drain(..) {
             match delivery {
-                Delivery::JobDone => self.env.executor.job_done(),
+                Delivery::JobDone => {
+                    self.env.executor.job_done();
+                    self.handover.iter_mut().for_each(Handover::has_progressed);
+                }
+                Delivery::Drain(window, patience) => self.drain(window, patience),
                 Delivery::Response(key, response) => {
                     if let Some(mut drive) = self.find(key, Phase::Handling) {
                         drive.respond(response);
@@ -353,9 +381,38 @@ impl Loop {
             if let Some(flight) = connection.flight.take() {
                 self.env.return_flight(flight);
             }
+            if self.env.executor.forks() {
+                // A process that was just forked may hold the socket for a moment yet, and its events would go on.
+                connection.unwatch(self.poll.registry());
+            }
             drop(connection);
             self.record.set_connections(self.table.len());
         }
+    }
+
+    /// Forks for requests that wait for a process of their own.
+    fn start_processes(&mut self) {
+        let Self { env, table, listeners, poll, .. } = self;
+        if let Executor::Processes(processes) = &mut env.executor {
+            processes.start(|| {
+                let sockets = table.iter().map(|(_, connection)| connection.socket.as_raw_fd());
+                let listeners = listeners.iter().map(|listener| listener.as_fd().as_raw_fd());
+                sockets.chain(listeners).chain([poll.as_raw_fd()]).chain(env.access.descriptors()).collect()
+            });
+        }
+    }
+
+    /// Takes note of processes that have ended: SIGCHLD has come.
+    pub fn reap(&mut self) {
+        if let Executor::Processes(processes) = &mut self.env.executor {
+            processes.reap();
+        }
+        self.start_processes();
+    }
+
+    /// Where other threads leave what they have for this loop.
+    pub fn outbox(&self) -> Arc<Outbox> {
+        Arc::clone(&self.env.outbox)
     }
 
     /// Closes a connection on which an exchange may be under way.

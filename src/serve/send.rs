@@ -119,6 +119,7 @@ impl Drive<'_> {
     fn end_response(&mut self) {
         let Some(underway) = self.flight.underway.take() else { return };
         self.env.record.end_request();
+        self.env.executor.forget(ExchangeKey { index: self.index, serial: underway.serial });
         self.env.log(self.connection.client, &underway);
         self.connection.kept = true;
         self.answered = true;
@@ -246,7 +247,7 @@ impl Drive<'_> {
         if underway.may_block {
             let key = ExchangeKey { index: self.index, serial: underway.serial };
             self.flight.phase = Phase::Pulling;
-            self.env.executor.run(Job::Pull(key, chunks));
+            self.env.executor.run(Job::Pull(key, chunks), self.env.now);
         } else {
             self.spend_time();
             let chunk = chunks.next_chunk();

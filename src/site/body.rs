@@ -262,6 +262,14 @@ impl RequestBody {
         }
     }
 
+    /// What is left, where it is in memory.
+    pub(crate) fn in_memory(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Stored::Memory(bytes) => Some(bytes),
+            Stored::File(..) => None,
+        }
+    }
+
     /// Whether no byte is left to read.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -40,6 +41,22 @@ impl Exchange {
     /// Answers.
     pub fn respond(self, response: Response) {
         self.responder.respond(response);
+    }
+
+    /// Which exchange of its loop it is.
+    pub(crate) const fn key(&self) -> ExchangeKey {
+        self.responder.key
+    }
+
+    /// Has its answer delivered elsewhere: this is another process than that of the loop.
+    pub(crate) fn deliver_to(&mut self, outbox: Arc<Outbox>) {
+        self.responder.outbox = outbox;
+    }
+
+    /// Somebody else has the duty to answer now.
+    pub(crate) fn release(mut self) -> Request {
+        self.responder.answered = true;
+        self.request
     }
 
     /// The request, to be consumed, and the duty to answer it.
@@ -124,13 +141,15 @@ pub(crate) struct ExchangeKey {
     pub serial: u64,
 }
 
-/// What reaches the loop from handlers.
+/// What reaches the loop from other threads.
 pub(crate) enum Delivery {
     Response(ExchangeKey, Response),
     /// The next chunk of a stream that was asked off the loop, and the stream itself.
     Chunk(ExchangeKey, BodyStream, Option<io::Result<Bytes>>),
-    /// The handler thread has finished one job.
+    /// A thread has finished one job.
     JobDone,
+    /// The loop is to drain: for how long it goes on accepting, and after how long it is to cut off what is under way.
+    Drain(Duration, Option<Duration>),
 }
 
 /// Where handlers of any thread leave their answers for the loop, which is woken only when it sleeps.
@@ -159,7 +178,7 @@ impl Outbox {
         let place = deliveries.iter().rposition(is_it)?;
         match deliveries.remove(place) {
             Delivery::Response(_, response) => Some(response),
-            Delivery::Chunk(..) | Delivery::JobDone => None,
+            Delivery::Chunk(..) | Delivery::JobDone | Delivery::Drain(..) => None,
         }
     }
 

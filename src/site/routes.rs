@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 
 use super::files::{Changing, Folder, Refusal, Target, UrlPath, reads, without_file};
 use super::{Exchange, Handler, Request, Responder, Response};
@@ -88,6 +88,10 @@ impl Routes {
             for route in pages {
                 if let Some(page) = route.folder.page(request, status, now)? {
                     response.headers_mut().remove(CONTENT_TYPE);
+                    // As of an empty file: HEAD is to say so too.
+                    if page.is_empty() {
+                        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+                    }
                     *response.body_mut() = page;
                     break;
                 }
@@ -144,7 +148,12 @@ impl Handler for Routes {
     }
 
     fn tend(&self, now: Duration) {
-        self.deadline.store(NEVER, Ordering::Relaxed);
+        // Of several threads that come for one deadline, one does it: else requests would ask again too soon, and be given
+        // up before their file is settled.
+        let take = |deadline| (deadline <= micros(now)).then_some(NEVER);
+        if self.deadline.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return;
+        }
         let waiting = std::mem::take(&mut *self.lock());
         for Waiting { request, responder, attempts } in waiting {
             self.answer_or_wait(request, responder, attempts, now);
@@ -189,6 +198,7 @@ fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::SystemTime;
 
     use http::Method;
     use tempfile::TempDir;
@@ -306,6 +316,37 @@ mod tests {
         assert_eq!(text(response), "root's 416");
         assert_eq!(text(get(&routes, "/404.html")), "root's 404");
         assert_eq!(get(&routes, "/404.html").status(), 200);
+    }
+
+    #[test]
+    fn head_says_of_an_empty_page_that_it_is_empty() {
+        let (routes, dir) = routes(&["/"]);
+        std::fs::write(dir.path().join("0/404.html"), "").unwrap();
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(field(&answer(&routes, method, "/missing"), "content-length"), "0");
+        }
+    }
+
+    #[test]
+    fn a_request_that_waits_asks_again_no_sooner_for_being_tended_often() {
+        struct Crowd(Routes);
+        impl Handler for Crowd {
+            fn handle(&self, exchange: Exchange) {
+                self.0.handle(exchange);
+                (0..=MOST_ATTEMPTS).for_each(|_| self.0.tend(Duration::ZERO));
+            }
+            fn next_deadline(&self) -> Option<Duration> {
+                self.0.next_deadline()
+            }
+            fn tend(&self, now: Duration) {
+                (0..=MOST_ATTEMPTS).for_each(|_| self.0.tend(now));
+            }
+        }
+        let (routes, dir) = routes(&["/"]);
+        let file = std::fs::File::options().append(true).open(dir.path().join("0/name")).unwrap();
+        // As if it were written just now, and for some milliseconds more.
+        file.set_modified(SystemTime::now() + Duration::from_millis(15)).unwrap();
+        assert_eq!(get(&Crowd(routes), "/name").status(), 200);
     }
 
     #[test]

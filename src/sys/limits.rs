@@ -10,6 +10,12 @@ pub(crate) fn most_descriptors() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// How many processes and threads the user of this process may have; it does not hold for root.
+pub(crate) fn processes_of_user() -> io::Result<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NPROC)?;
+    Ok(soft)
+}
+
 /// Raises the limit of open descriptors as far as the process may, and says where it then is.
 pub(crate) fn raise_descriptors() -> io::Result<u64> {
     let most = most_descriptors()?;

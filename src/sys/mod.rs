@@ -7,6 +7,7 @@ pub(crate) mod epoll;
 pub(crate) mod host_name;
 pub(crate) mod limits;
 pub(crate) mod log_fd;
+pub(crate) mod message;
 pub(crate) mod open_beneath;
 pub(crate) mod pipe;
 pub(crate) mod plain_file;

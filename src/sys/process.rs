@@ -1,7 +1,8 @@
 //! Processes: fork, wait, kill.
 
+use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
@@ -18,6 +19,18 @@ pub(crate) enum Ended {
     Signal(i32),
 }
 
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => write!(f, "signal {number} ({})", signal.as_str().trim_start_matches("SIG")),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
 /// The exit code of a child whose code panicked, as of any Rust program.
 const PANICKED: i32 = 101;
 
@@ -27,9 +40,9 @@ const PANICKED: i32 = 101;
 /// it has made itself ready for signals.
 pub(crate) fn fork_child(life: impl FnOnce() -> i32) -> io::Result<i32> {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    // SAFETY: the calling process has a single thread (the master never starts another, a worker none before its site),
-    // so that no lock is held by a thread which the child lacks; the child leaves by `_exit` and never returns into its
-    // parent's code.
+    // SAFETY: the calling process has a single thread (the master never starts another, a worker none before its site, and
+    // one that forks for requests makes sure of it), so that no lock is held by a thread which the child lacks; the child
+    // leaves by `_exit` and never returns into its parent's code.
     let forked = unsafe { fork() };
     match forked {
         Ok(ForkResult::Child) => {
@@ -43,6 +56,24 @@ pub(crate) fn fork_child(life: impl FnOnce() -> i32) -> io::Result<i32> {
         Err(error) => {
             before.thread_set_mask()?;
             Err(error.into())
+        }
+    }
+}
+
+/// Closes descriptors that a forked child has inherited and must not hold; for children that never drop, nor use, what
+/// they belong to. Wherever the numbers stand side by side, one call closes them all (`close_range(2)`).
+pub(crate) fn close_inherited(mut descriptors: Vec<RawFd>) {
+    descriptors.sort_unstable();
+    descriptors.dedup();
+    for run in descriptors.chunk_by(|one, next| *next == one + 1) {
+        let (first, last) = (run[0], run[run.len() - 1]); // runs are never empty
+        // SAFETY: the owners of these descriptors are never used again in this process, as the caller promises.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if closed != 0 {
+            for &fd in run {
+                // SAFETY: as above. That a descriptor cannot be closed has no remedy.
+                unsafe { libc::close(fd) };
+            }
         }
     }
 }
@@ -93,17 +124,22 @@ pub(crate) fn die_with_parent(parent: Option<i32>) -> io::Result<()> {
     }
 }
 
-/// Closes every descriptor but the standard ones and `kept`: for a child that leaves all else to its parent.
-pub(crate) fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
-    let kept = kept.as_raw_fd().unsigned_abs();
-    if kept > 3 {
-        close_range(3, kept - 1)?;
+/// Closes every descriptor but the standard ones and `kept`; for a child that never drops, nor uses, what the others
+/// belong to.
+pub(crate) fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.into_iter().map(RawFd::unsigned_abs).filter(|&fd| fd > 2) {
+        if first < fd {
+            close_range(first, fd - 1)?;
+        }
+        first = fd + 1;
     }
-    close_range(kept.max(2) + 1, u32::MAX)
+    close_range(first, u32::MAX)
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: closing touches no memory. Whoever still owns one of the descriptors in this process never uses it.
+    // SAFETY: the owners of these descriptors are never used again in this process, as the caller promises.
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
     Ok(())
 }

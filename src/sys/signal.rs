@@ -57,6 +57,15 @@ impl Signals {
     }
 }
 
+/// To be called first in a forked child that obeys no signals but those that cannot be ignored, and whose signals are
+/// blocked: they are unblocked, come to nothing, and do not reach its parent's pipe. A program that the child executes
+/// has the default actions again (execve(2)).
+pub(crate) fn ignore_in_child() -> io::Result<()> {
+    WRITE_END.store(-1, Ordering::SeqCst);
+    SigSet::all().thread_unblock()?;
+    Ok(())
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.read_end.as_fd()

@@ -21,6 +21,11 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<So
     Ok((socket, address.as_socket()))
 }
 
+/// The other side's address; `None` for a Unix domain socket, or one that is gone.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    socket2::SockRef::from(&socket).peer_addr().ok()?.as_socket()
+}
+
 /// Receives what has arrived. `Ok(0)` is the client's end of file.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| recv(socket.as_raw_fd(), buffer, MsgFlags::empty()))

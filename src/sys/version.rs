@@ -36,6 +36,22 @@ impl Version {
         Ok(Self::from_stat(&fstat(file)?))
     }
 
+    /// As plain numbers, for another process of this machine.
+    pub fn to_words(self) -> [u64; 7] {
+        let Self { device, inode, len, modified, changed } = self;
+        let stamps = [modified.seconds, modified.nanoseconds, changed.seconds, changed.nanoseconds];
+        let [a, b, c, d] = stamps.map(|part| u64::from_ne_bytes(part.to_ne_bytes()));
+        [device, inode, len, a, b, c, d]
+    }
+
+    /// What [`to_words`](Self::to_words) was given.
+    pub fn from_words([device, inode, len, a, b, c, d]: [u64; 7]) -> Self {
+        let [a, b, c, d] = [a, b, c, d].map(|part| i64::from_ne_bytes(part.to_ne_bytes()));
+        let modified = Stamp { seconds: a, nanoseconds: b };
+        let changed = Stamp { seconds: c, nanoseconds: d };
+        Self { device, inode, len, modified, changed }
+    }
+
     pub(super) fn from_stat(stat: &FileStat) -> Self {
         Self {
             device: stat.st_dev,
@@ -165,6 +181,12 @@ mod tests {
         assert!(!overwritten.has_content_of(&written));
         file.set_len(2).unwrap();
         assert!(!Version::of(&file).unwrap().has_content_of(&overwritten));
+    }
+
+    #[test]
+    fn a_version_survives_as_numbers() {
+        let version = Version::of(tempfile::tempfile().unwrap()).unwrap();
+        assert_eq!(Version::from_words(version.to_words()), version);
     }
 
     #[test]

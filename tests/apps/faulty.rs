@@ -8,6 +8,9 @@ use std::time::Duration;
 use regrow::{Identity, Request, Response, serve_app};
 
 fn main() -> ExitCode {
+    if std::env::var("FAULTY_START").is_ok_and(|how| how == "thread") {
+        std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60)));
+    }
     serve_app(|worker| {
         fail_to_build(worker)?;
         let worker = *worker;

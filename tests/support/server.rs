@@ -53,6 +53,12 @@ impl Launch {
         self
     }
 
+    /// As many as there are.
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.args.extend(options.iter().map(OsString::from));
+        self
+    }
+
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self

@@ -145,10 +145,16 @@ fn remove_outdated(target: &Path) -> io::Result<()> {
 fn complete(draft: &File, version: &Metadata) -> io::Result<()> {
     draft.set_modified(version.modified()?)?;
     // As gzip does, who may not give files away keeps them; never for a moment is it open to more than the file was.
-    let _ = fchown(draft, None, Some(version.gid()));
-    let _ = draft.set_permissions(Permissions::from_mode(version.mode() & 0o777));
+    let has_group = fchown(draft, None, Some(version.gid())).is_ok();
+    let _ = draft.set_permissions(Permissions::from_mode(permissions(version.mode(), has_group)));
     let _ = fchown(draft, Some(version.uid()), None);
     draft.sync_all()
+}
+
+/// Those of a file with this mode. A group that is not the file's gets what all others get, and no more than the file's.
+fn permissions(mode: u32, has_group: bool) -> u32 {
+    let of_group = if has_group { 0o070 } else { (mode & 0o007) << 3 };
+    mode & (0o707 | of_group)
 }
 
 const DRAFT_PREFIX: &str = ".regrow-";
@@ -187,6 +193,15 @@ fn is_draft(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_neighbour_is_open_to_no_other_group_than_its_file() {
+        for (mode, with_group, without) in
+            [(0o100_644, 0o644, 0o644), (0o100_640, 0o640, 0o600), (0o100_664, 0o664, 0o644), (0o106_755, 0o755, 0o755)]
+        {
+            assert_eq!([true, false].map(|has_group| permissions(mode, has_group)), [with_group, without], "{mode:o}");
+        }
+    }
 
     #[test]
     fn a_draft_is_known_by_its_name() {

@@ -65,14 +65,21 @@ fn addresses_resolve_and_a_reserved_name_does_not() {
 #[test]
 fn a_single_worker_is_for_development() {
     assert!(development(&plain("")).is_some());
-    assert!(development(&plain("[server]\nprocessPool = 2")).is_none());
+    for mode in ["forking = 1", "threading = 1", "processPool = 2", "threadPool = 2"] {
+        assert!(development(&plain(&format!("[server]\n{mode}"))).is_none(), "{mode}");
+    }
 }
 
 #[test]
-fn a_pool_wants_a_longer_queue_than_the_documented_default() {
-    assert!(small_queue(&plain("[server]\nprocessPool = 2")).is_some());
-    assert!(small_queue(&plain("[server]\nprocessPool = 2\nsocketQueueSize = 1024")).is_none());
-    assert!(small_queue(&plain("")).is_none());
+fn production_wants_a_longer_queue_than_the_documented_default() {
+    for mode in ["forking = 1", "threading = 1", "processPool = 2", "threadPool = 2"] {
+        let small = plain(&format!("[server]\n{mode}"));
+        assert!(small_queue(&small, Some(4096)).unwrap().ends_with("say socketQueueSize = 1024"), "{mode}");
+        assert!(small_queue(&small, Some(128)).unwrap().ends_with("sysctl -w net.core.somaxconn=1024"), "{mode}");
+        let enough = plain(&format!("[server]\n{mode}\nsocketQueueSize = 128"));
+        assert!(small_queue(&enough, Some(128)).is_none(), "{mode}");
+    }
+    assert!(small_queue(&plain("[server]\nforking = 0"), Some(128)).is_none());
 }
 
 #[test]
@@ -108,6 +115,38 @@ fn connections_need_descriptors() {
     assert!(few_descriptors(&config, Some(4096)).unwrap().contains("4608 descriptors"));
     assert!(few_descriptors(&config, Some(4608)).is_none());
     assert!(few_descriptors(&config, None).is_none());
+}
+
+#[test]
+fn a_process_or_a_thread_for_each_request_needs_a_user_who_may_have_so_many() {
+    let forking = plain("[server]\nforking = 1");
+    assert!(few_processes(&forking, Some(256)).unwrap().starts_with("maxProcesses = 256, but this user may have 256 "));
+    assert!(few_processes(&forking, Some(257)).is_none());
+    assert!(few_processes(&forking, None).is_none());
+    let threading = plain("[server]\nthreading = 1\n[limits]\nmaxThreads = 9");
+    assert!(few_processes(&threading, Some(8)).unwrap().starts_with("maxThreads = 9, but this user may have 8 "));
+    assert!(few_processes(&plain(""), Some(1)).is_none());
+}
+
+#[test]
+fn a_limit_of_another_mode_is_said_to_be_unused() {
+    let cases: [(&str, &[&str]); 5] = [
+        ("forking = 1", &["maxThreads (f:5)", "handlerThreads (f:6)"]),
+        ("threading = 1", &["maxProcesses (f:4)", "handlerThreads (f:6)"]),
+        ("processPool = 2", &["maxProcesses (f:4)", "maxThreads (f:5)"]),
+        ("threadPool = 2", &["maxProcesses (f:4)", "maxThreads (f:5)", "handlerThreads (f:6)"]),
+        ("threading = 0", &["maxProcesses (f:4)", "maxThreads (f:5)", "handlerThreads (f:6)"]),
+    ];
+    for (mode, unused) in cases {
+        let limits = "[limits]\nmaxProcesses = 9\nmaxThreads = 9\nhandlerThreads = 9";
+        let found: Vec<_> = unused_limits(&plain(&format!("[server]\n{mode}\n{limits}"))).collect();
+        let named: Vec<_> =
+            found.iter().filter_map(|note| note.split_once(" is not used")).map(|(name, _)| name).collect();
+        assert_eq!(named, unused, "{mode}");
+        assert_eq!(unused_limits(&plain(&format!("[server]\n{mode}"))).count(), 0, "{mode}");
+    }
+    let found: Vec<_> = unused_limits(&plain("[limits]\nmaxProcesses = 9")).collect();
+    assert_eq!(found, ["maxProcesses (f:2) is not used: it is for forking = 1"]);
 }
 
 #[test]

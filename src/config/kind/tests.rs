@@ -29,15 +29,35 @@ fn a_type_too_small_for_the_range_refuses_instead_of_wrapping() {
 }
 
 #[test]
-fn a_pool_of_one_is_told_how_to_be_single() {
-    let kind = pool(1024);
-    assert_eq!(kind.read("", Path::new("")), Ok(None));
-    assert_eq!(kind.read("2", Path::new("")), Ok(Some(2)));
-    for text in ["0", "1"] {
-        let refusal = said(&kind, text);
-        assert_eq!(refusal, Err("a pool is two or more; leave the option out to run a single worker".into()));
+fn a_pool_of_fewer_than_two_is_told_what_to_say_instead() {
+    for (kind, otherwise) in [
+        (process_pool(1024), "forking = 1 for a new process for each request"),
+        (thread_pool(1024), "threading = 1 for a new thread for each request"),
+    ] {
+        assert_eq!(kind.read("", Path::new("")), Ok(None));
+        assert_eq!(kind.read("2", Path::new("")), Ok(Some(2)));
+        assert_eq!(kind.read("1024", Path::new("")), Ok(Some(1024)));
+        let remedy = format!("leave it out for a single worker, or say {otherwise}");
+        for text in ["0", "1", "01"] {
+            assert_eq!(said(&kind, text), Err(format!("a pool is two or more; {remedy}")));
+        }
+        for text in ["1025", "99999999999999999999"] {
+            assert_eq!(said(&kind, text), Err("out of range; write a number from 2 to 1024".into()));
+        }
+        refused(&kind, &["many", "-1", "2.5", "auto"]);
     }
-    refused(&kind, &["1025", "many", "01"]);
+}
+
+#[test]
+fn a_number_of_processes_or_threads_is_told_the_pool_that_takes_it() {
+    for (kind, pool) in [(forking(), "processPool"), (threading(), "threadPool")] {
+        assert_eq!(said(&kind, "0"), Ok("0".into()));
+        assert_eq!(said(&kind, "1"), Ok("1".into()));
+        assert_eq!(said(&kind, "4"), Err(format!("neither 0 nor 1; say {pool} = 4, or write 1")));
+        for text in ["yes", "-1", "01", "00"] {
+            assert_eq!(said(&kind, text), Err("neither 0 nor 1; write 0 or 1".into()));
+        }
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn a_section_may_come_twice_an_option_may_not() {
 
 #[test]
 fn options_that_are_not_ours_yet_are_unknown() {
-    for name in ["forking", "threading", "threadPool", "sslKeyFile", "sslCertificateFile", "xmlRpc"] {
+    for name in ["sslKeyFile", "sslCertificateFile", "xmlRpc"] {
         let found = mistakes(&file(&format!("[server]\n{name} = 1")));
         assert_eq!(found, [format!("site.conf:2: {name} = 1: no such option; `regrow options` lists all there are")]);
     }
@@ -112,7 +112,7 @@ fn a_comment_behind_a_value_is_explained() {
 #[test]
 fn conflicting_options_of_one_layer_name_each_other() {
     let found = mistakes(&file("[server]\nsocketFile = /run/s\nsocketPort = 80"));
-    assert_eq!(found, ["site.conf:3: socketPort = 80: conflicts with socketFile (site.conf:2); remove one of the two"]);
+    assert_eq!(found, ["site.conf:3: socketPort = 80: conflicts with socketFile (site.conf:2); keep one of them"]);
     let flags = vec![pair("socketPort", "80"), pair("socketFile", "s")];
     assert!(mistakes(&Sources { flags, ..Sources::default() })[0].contains("conflicts with"));
 }
@@ -129,6 +129,69 @@ fn of_conflicting_options_in_two_layers_the_stronger_holds() {
     let config = Config::resolve(&sources).unwrap();
     assert_eq!(config.server.socket_file.value, Some("/home/s".into()));
     assert_eq!(config.server.socket_port.origin, Origin::Default);
+}
+
+const MODES: [&str; 4] = ["forking = 1", "threading = 1", "processPool = 4", "threadPool = 4"];
+
+#[test]
+fn any_two_modes_of_one_layer_name_each_other() {
+    for first in MODES {
+        for second in MODES.into_iter().filter(|second| *second != first) {
+            let name = first.split_once(' ').unwrap().0;
+            let wanted = format!("site.conf:3: {second}: conflicts with {name} (site.conf:2); keep one of them");
+            assert_eq!(mistakes(&file(&format!("[server]\n{first}\n{second}"))), [wanted]);
+        }
+    }
+    let environment = vec![pair("REGROW_threadPool", "4"), pair("REGROW_forking", "1")];
+    let found = mistakes(&Sources { environment, ..Sources::default() });
+    assert_eq!(found, ["REGROW_threadPool=4: conflicts with forking (REGROW_forking); keep one of them"]);
+}
+
+#[test]
+fn all_modes_at_once_are_told_of_all_before_them_beside_other_mistakes() {
+    let wanted = [
+        "site.conf:3: forking = 1: conflicts with threadPool (site.conf:2); keep one of them",
+        "site.conf:4: processPool = 1: a pool is two or more; \
+         leave it out for a single worker, or say forking = 1 for a new process for each request",
+        "site.conf:4: processPool = 1: \
+         conflicts with threadPool (site.conf:2) and forking (site.conf:3); keep one of them",
+        "site.conf:6: socketFile = s: conflicts with socketPort (site.conf:5); keep one of them",
+    ];
+    let said = "[server]\nthreadPool = 4\nforking = 1\nprocessPool = 1\nsocketPort = 0\nsocketFile = s";
+    assert_eq!(mistakes(&file(said)), wanted);
+}
+
+#[test]
+fn a_mode_that_is_off_conflicts_with_nothing() {
+    let mode = |text: &str| Config::resolve(&file(&format!("[server]\n{text}"))).unwrap().mode();
+    assert_eq!(mode("forking = 0\nthreading = 0\nthreadPool = 3"), Mode::ThreadPool(3));
+    assert_eq!(mode("forking = 0\nthreading = 1"), Mode::Threading);
+    assert_eq!(mode("forking = 0\nthreading = 0"), Mode::Single);
+}
+
+#[test]
+fn a_mode_of_a_stronger_layer_overrules_all_of_the_weaker_ones() {
+    // The file contradicts itself, which no longer matters.
+    let mut sources = file("[server]\nforking = 1\nprocessPool = 2");
+    sources.environment = vec![pair("REGROW_threading", "1")];
+    assert_eq!(Config::resolve(&sources).unwrap().mode(), Mode::Threading);
+    sources.flags = vec![pair("threadPool", "8")];
+    let config = Config::resolve(&sources).unwrap();
+    assert_eq!(config.mode(), Mode::ThreadPool(8));
+    assert_eq!((config.server.forking.value, &config.server.forking.origin), (false, &Origin::Default));
+}
+
+#[test]
+fn switching_a_mode_off_in_a_stronger_layer_leaves_the_others_alone() {
+    let mut sources = file("[server]\nforking = 1");
+    sources.flags = vec![pair("forking", "0")];
+    assert_eq!(Config::resolve(&sources).unwrap().mode(), Mode::Single);
+    sources.flags.push(pair("threadPool", "3"));
+    assert_eq!(Config::resolve(&sources).unwrap().mode(), Mode::ThreadPool(3));
+
+    let mut sources = file("[server]\nprocessPool = 4");
+    sources.flags = vec![pair("forking", "0")];
+    assert_eq!(Config::resolve(&sources).unwrap().mode(), Mode::ProcessPool(4));
 }
 
 #[test]

@@ -32,11 +32,12 @@ fn every_default_is_a_value_and_shown_as_it_is_written() {
 
 #[test]
 fn the_documented_defaults_are_those_of_the_table() {
-    let documented = "socketHost localhost socketPort 8080 socketFile none socketQueueSize 5 reverseDNS 0 \
-        processPool none index index.html listing 0 dotfiles 0 followSymlinks 0 precompressed 1 cacheControl none fallback none \
+    let documented = "socketHost localhost socketPort 8080 socketFile none socketQueueSize 5 forking 0 threading 0 \
+        processPool none threadPool none reverseDNS 0 \
+        index index.html listing 0 dotfiles 0 followSymlinks 0 precompressed 1 cacheControl none fallback none \
         headerTimeout 10s bodyTimeout 30s writeTimeout 30s \
         keepAliveTimeout 75s maxUri 8k maxHeaderBytes 16k maxHeaders 100 maxBody 16m bodyInMemory 256k \
-        maxConnections 10000 gracefulTimeout 30s startTimeout 60s respawnDelayMax 30s drainDelay 0 \
+        maxConnections 10000 maxProcesses 256 maxThreads 256 handlerThreads 1 gracefulTimeout 30s startTimeout 60s respawnDelayMax 30s drainDelay 0 \
         socketFileMode 0660 errorLog stderr accessLog stdout accessFormat combined level info";
     let table: Vec<_> = options().flat_map(|row| [row.name, row.shown_default()]).collect();
     assert_eq!(table, documented.split_whitespace().collect::<Vec<_>>());
@@ -52,6 +53,8 @@ fn conflicts_name_other_options_and_hold_both_ways() {
         }
     }
     assert!(option("socketPort").unwrap().conflicts().eq(["socketFile"]));
+    assert!(option("threading").unwrap().conflicts().eq(["forking", "processPool", "threadPool"]));
+    assert!(option("maxUri").unwrap().conflicts().eq([""; 0]));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! never waits for an answer.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::names::{Names, Search};
@@ -55,6 +56,11 @@ impl Naming {
     /// Whether lines wait for a name.
     pub const fn is_holding(&self) -> bool {
         self.names.is_holding()
+    }
+
+    /// For processes that are not to hold them.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.resolver.descriptors()
     }
 
     /// Moves lines to the batch whose name has come, or which have waited long enough.

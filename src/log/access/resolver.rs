@@ -1,17 +1,18 @@
 //! The resolver: a process beside the worker that looks up the host names of addresses, so that no lookup is in the way
-//! of a request, and none runs in a process that forks. A socket leads there and back; what does not fit into it is not
-//! looked up. It keeps no answer and knows nothing of lines.
+//! of a request, and none runs in a process that forks. All loops of the worker ask over one socket, and each has one for
+//! its answers; what does not fit is not looked up. It keeps no answer and knows nothing of lines.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use socket2::{Domain, Socket, Type};
-
 use crate::sys;
-use crate::sys::process::{self, Ended};
+use crate::sys::message::{self, Patience};
+use crate::sys::process;
 
 /// How many lookups go on at once, so that a slow one does not hold up the others.
 const LOOKUPS: usize = 8;
@@ -22,98 +23,141 @@ const NAME_MAX: usize = 253;
 /// An address as it travels: one of IPv4 is mapped into IPv6.
 const ADDRESS_BYTES: usize = 16;
 
-/// The loop's end of a resolver. Nothing here waits.
+/// Who asks, for the address of whom.
+const QUESTION_BYTES: usize = 2 + ADDRESS_BYTES;
+
+/// A loop's way to the resolver. Nothing here waits.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     /// None where there is none any more.
-    process: Option<Process>,
+    ends: Option<Ends>,
 }
 
 #[derive(Debug)]
+struct Ends {
+    process: Arc<Process>,
+    /// Which loop this is.
+    number: u16,
+    answers: OwnedFd,
+}
+
+/// What the loops of a worker share.
+#[derive(Debug)]
 struct Process {
     pid: i32,
-    socket: Socket,
+    questions: OwnedFd,
+    /// One of them has said that it is gone.
+    is_missed: AtomicBool,
+}
+
+/// The resolver's ends: where it is asked, and where each loop gets its answers.
+#[derive(Debug)]
+pub(super) struct FarEnds {
+    pub questions: OwnedFd,
+    pub answers: Vec<OwnedFd>,
 }
 
 impl Resolver {
-    /// Forks it from a process that has no threads. Where that fails, the log says so, and there are no names.
-    pub fn start() -> Self {
-        let process = fork().inspect_err(|cause| {
+    /// Forks it for so many loops, from a process that has no threads. Where that fails, the log says so, and there are
+    /// no names.
+    pub fn start(loops: usize) -> Vec<Self> {
+        let ends = fork(loops).inspect_err(|cause| {
             ::log::error!("cannot start the resolver: {cause}; the access log has addresses instead of host names");
         });
-        Self { process: process.ok() }
+        let mut ends = ends.unwrap_or_default().into_iter();
+        (0..loops).map(|_| Self { ends: ends.next() }).collect()
     }
 
     /// Asks for a name; false where that is not possible: too many wait already, or the resolver is gone.
     pub(super) fn ask(&self, address: IpAddr) -> bool {
-        self.process.as_ref().is_some_and(|process| (&process.socket).write(&encode(address)).is_ok())
+        let Some(Ends { process, number, .. }) = &self.ends else { return false };
+        let question = [&number.to_be_bytes()[..], &octets(address)].concat();
+        message::send(&process.questions, &question, &[], Patience::DoNotWait).is_ok()
     }
 
     /// The next answer, if one has come: an address, and its name if it has one.
     pub(super) fn answer(&mut self) -> Option<(IpAddr, Option<String>)> {
         let mut message = [0; ADDRESS_BYTES + NAME_MAX];
-        let process = self.process.as_ref()?;
-        match (&process.socket).read(&mut message) {
-            Ok(length @ 1..) => decode(&message[..length]),
+        match message::receive(&self.ends.as_ref()?.answers, &mut message, Patience::DoNotWait) {
+            Ok((length @ 1.., _)) => decode(&message[..length]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Ok(0) | Err(_) => {
-                report_end(process.pid);
-                self.process = None;
+            Ok((0, _)) | Err(_) => {
+                if let Some(ends) = self.ends.take() {
+                    ends.process.miss();
+                }
                 None
             }
         }
     }
+
+    /// For processes that are not to hold them.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.ends.iter().flat_map(|ends| [ends.process.questions.as_raw_fd(), ends.answers.as_raw_fd()])
+    }
 }
 
-fn report_end(pid: i32) {
-    let how = match process::reap_child(pid) {
-        Some(Ended::Code(code)) => format!("exit code {code}"),
-        Some(Ended::Signal(number)) => format!("signal {number}"),
-        None => "of unknown cause".to_owned(),
-    };
-    ::log::error!(
-        "the resolver (pid={pid}) is gone: {how}; until this worker is replaced, its clients are logged by address"
-    );
+impl Process {
+    /// Says that it is gone, once.
+    fn miss(&self) {
+        if !self.is_missed.swap(true, Ordering::Relaxed) {
+            let pid = self.pid;
+            let how = process::reap_child(pid).map_or("of unknown cause".to_owned(), |ended| ended.to_string());
+            ::log::error!(
+                "the resolver (pid={pid}) is gone: {how}; until this worker is replaced, its clients are logged by address"
+            );
+        }
+    }
 }
 
-fn fork() -> io::Result<Process> {
-    let (socket, far_end) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
-    socket.set_nonblocking(true)?;
+fn fork(loops: usize) -> io::Result<Vec<Ends>> {
+    let (questions, asked) = message::pair()?;
+    let answers = (0..loops).map(|_| message::pair()).collect::<io::Result<Vec<_>>>()?;
+    let (answers, answering): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+    let far_ends = FarEnds { questions: asked, answers: answering };
     let worker = process::pid();
-    let pid = process::fork_child(|| live(&far_end, worker))?;
-    Ok(Process { pid, socket })
+    let pid = process::fork_child(|| live(&far_ends, worker))?;
+    let process = Arc::new(Process { pid, questions, is_missed: AtomicBool::new(false) });
+    let ends = answers.into_iter().zip(0..).map(|(answers, number)| {
+        let process = Arc::clone(&process);
+        Ends { process, number, answers }
+    });
+    Ok(ends.collect())
 }
 
 /// The resolver's life. No signal reaches it, for it never unblocks them; it goes when its worker does.
-fn live(socket: &Socket, worker: i32) -> i32 {
+fn live(ends: &FarEnds, worker: i32) -> i32 {
     // The error log is among what is closed here: a panic is told on standard error.
     drop(panic::take_hook());
-    let alone = process::die_with_parent(Some(worker)).and_then(|()| process::close_all_but(socket.as_fd()));
+    let kept = ends.answers.iter().chain([&ends.questions]).map(AsRawFd::as_raw_fd).collect();
+    let alone = process::die_with_parent(Some(worker)).and_then(|()| process::close_all_but(kept));
     if alone.is_err() {
         return 1;
     }
     thread::scope(|scope| {
         for _ in 1..LOOKUPS {
             // Where there can be no more threads, those that there are do the work.
-            let _ = thread::Builder::new().spawn_scoped(scope, || serve(socket, host_name));
+            let _ = thread::Builder::new().spawn_scoped(scope, || serve(ends, host_name));
         }
-        serve(socket, host_name);
+        serve(ends, host_name);
     });
     0
 }
 
-/// Answers what is asked, until the other end is closed.
-fn serve(mut socket: &Socket, host_name: fn(IpAddr) -> Option<String>) {
-    let mut message = [0; ADDRESS_BYTES];
-    while let Ok(ADDRESS_BYTES) = socket.read(&mut message) {
-        let name = host_name(IpAddr::from(message).to_canonical()).unwrap_or_default();
-        if socket.write(&[&message, name.as_bytes()].concat()).is_err() {
-            return;
+/// Answers what is asked, until nobody is left to ask.
+fn serve(ends: &FarEnds, host_name: fn(IpAddr) -> Option<String>) {
+    let mut question = [0; QUESTION_BYTES];
+    while let Ok((QUESTION_BYTES, _)) = message::receive(&ends.questions, &mut question, Patience::Wait) {
+        let [high, low, address @ ..] = question;
+        let name = host_name(IpAddr::from(address).to_canonical()).unwrap_or_default();
+        let answer = [&address, name.as_bytes()].concat();
+        if let Some(answers) = ends.answers.get(usize::from(u16::from_be_bytes([high, low]))) {
+            // A loop that takes none holds nobody up; what is lost here, it does not wait for beyond the deadline.
+            let _ = message::send(answers, &answer, &[], Patience::DoNotWait);
         }
     }
 }
 
-fn encode(address: IpAddr) -> [u8; ADDRESS_BYTES] {
+fn octets(address: IpAddr) -> [u8; ADDRESS_BYTES] {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
@@ -143,16 +187,38 @@ fn is_host_name(name: &str) -> bool {
 
 #[cfg(test)]
 impl Resolver {
-    /// A resolver without a process, and the end of the socket that the process would have.
-    pub fn pair() -> (Self, Socket) {
-        let (socket, far_end) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        (Self { process: Some(Process { pid: process::pid(), socket }) }, far_end)
+    /// A resolver without a process, and the ends that the process would have.
+    pub(super) fn pair() -> (Self, FarEnds) {
+        let ((questions, asked), (answers, answering)) = (message::pair().unwrap(), message::pair().unwrap());
+        let process = Process { pid: process::pid(), questions, is_missed: AtomicBool::new(false) };
+        let ends = Ends { process: Arc::new(process), number: 0, answers };
+        (Self { ends: Some(ends) }, FarEnds { questions: asked, answers: vec![answering] })
+    }
+}
+
+#[cfg(test)]
+impl FarEnds {
+    /// The address that the next question is about.
+    pub fn question(&self) -> Option<[u8; ADDRESS_BYTES]> {
+        let mut question = [0; QUESTION_BYTES];
+        let (length, _) = message::receive(&self.questions, &mut question, Patience::DoNotWait).ok()?;
+        assert_eq!(length, QUESTION_BYTES);
+        question[2..].try_into().ok()
+    }
+
+    /// Answers the next question.
+    pub fn call(&self, name: &str) {
+        let answer = [&self.question().unwrap(), name.as_bytes()].concat();
+        message::send(&self.answers[0], &answer, &[], Patience::DoNotWait).unwrap();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Shutdown;
+
+    use socket2::SockRef;
+
     use super::*;
 
     fn last_digit(address: IpAddr) -> Option<String> {
@@ -162,13 +228,13 @@ mod tests {
 
     #[test]
     fn every_address_gets_an_answer() {
-        let (mut resolver, far_end) = Resolver::pair();
+        let (mut resolver, far_ends) = Resolver::pair();
         let asked: [IpAddr; 3] = ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|address| address.parse().unwrap());
         for address in asked {
             assert!(resolver.ask(address));
         }
-        far_end.shutdown(std::net::Shutdown::Read).unwrap(); // no more than these
-        serve(&far_end, last_digit);
+        SockRef::from(&far_ends.questions).shutdown(Shutdown::Read).unwrap(); // no more than these
+        serve(&far_ends, last_digit);
         for address in asked {
             assert_eq!(resolver.answer(), Some((address, last_digit(address))));
         }
@@ -177,22 +243,24 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_asked_and_not_waited_for() {
-        let (mut resolver, far_end) = Resolver::pair();
+        let (mut resolver, far_ends) = Resolver::pair();
         let address = "192.0.2.1".parse().unwrap();
         let asked = (0..100_000).take_while(|_| resolver.ask(address)).count();
         assert!((100..10_000).contains(&asked), "{asked}");
         assert_eq!(resolver.answer(), None);
-        (&far_end).read_exact(&mut [0; ADDRESS_BYTES]).unwrap();
+        assert!(far_ends.question().is_some());
         assert!(resolver.ask(address));
     }
 
     #[test]
     fn a_resolver_that_is_gone_is_not_asked() {
-        let (mut resolver, far_end) = Resolver::pair();
-        drop(far_end);
+        let (mut resolver, far_ends) = Resolver::pair();
+        drop(far_ends);
+        let process = Arc::clone(&resolver.ends.as_ref().unwrap().process);
         assert!(!resolver.ask("192.0.2.1".parse().unwrap()));
         assert_eq!(resolver.answer(), None);
-        assert!(resolver.process.is_none());
+        assert!(process.is_missed.load(Ordering::Relaxed));
+        assert!(resolver.ends.is_none());
         assert!(!resolver.ask("192.0.2.1".parse().unwrap()));
     }
 

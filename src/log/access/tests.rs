@@ -1,12 +1,13 @@
 //! The lines of the access log, and its batches through real pipes.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
+use super::resolver::FarEnds;
 use super::*;
 use crate::board::Identity;
 use crate::config::LogTarget;
@@ -150,10 +151,10 @@ fn a_line_never_exceeds_4096_bytes_and_shows_the_cut() {
     }
     let every_number = Identity { worker: u32::MAX, generation: u32::MAX, pid: i32::MAX };
     let sink = Sink::open(&LogTarget::Stderr).unwrap();
-    let (resolver, far_end) = Resolver::pair();
+    let (resolver, far_ends) = Resolver::pair();
     let mut log = AccessLog::new(sink, AccessFormat::Json, every_number, Some(resolver));
     log.record(&largest(b"\x1b".repeat(9000).leak()), S);
-    call(&far_end, &"x".repeat(253));
+    far_ends.call(&"x".repeat(253));
     let line = batch(&mut log, S);
     assert!((LINE_MAX - 200..=LINE_MAX).contains(&line.len()), "{}", line.len());
 }
@@ -215,24 +216,11 @@ fn lost_lines_are_reported_once_per_interval() {
     assert_eq!(log.loss_to_report(Duration::from_secs(60)), None);
 }
 
-/// A log whose clients are named by the other end of the socket.
-fn naming_log(format: AccessFormat) -> (AccessLog, socket2::Socket) {
-    let (resolver, far_end) = Resolver::pair();
-    far_end.set_nonblocking(true).unwrap();
+/// A log whose clients are named by the test.
+fn naming_log(format: AccessFormat) -> (AccessLog, FarEnds) {
+    let (resolver, far_ends) = Resolver::pair();
     let sink = Sink::open(&LogTarget::File(PathBuf::from("/dev/null"))).unwrap();
-    (AccessLog::new(sink, format, IDENTITY, Some(resolver)), far_end)
-}
-
-/// What was asked, an address as it travels.
-fn question(mut far_end: &socket2::Socket) -> Option<[u8; 16]> {
-    let mut address = [0; 16];
-    far_end.read(&mut address).ok().map(|length| assert_eq!(length, 16)).map(|()| address)
-}
-
-/// Answers the next question.
-fn call(mut far_end: &socket2::Socket, name: &str) {
-    let address = question(far_end).unwrap();
-    far_end.write_all(&[&address, name.as_bytes()].concat()).unwrap();
+    (AccessLog::new(sink, format, IDENTITY, Some(resolver)), far_ends)
 }
 
 /// The batch that the next flush would write.
@@ -245,7 +233,7 @@ const S: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_line_waits_for_the_name_of_its_client_and_shows_it() {
-    let (mut log, far_end) = naming_log(AccessFormat::Combined);
+    let (mut log, far_ends) = naming_log(AccessFormat::Combined);
     let address = line(AccessFormat::Combined, &entry());
     let named = address.replace("192.0.2.17 - - ", "a.example - - ");
     log.meet(entry().client.unwrap(), S);
@@ -254,17 +242,17 @@ fn a_line_waits_for_the_name_of_its_client_and_shows_it() {
     assert!(batch(&mut log, S).starts_with("unix: - - ["), "others do not wait");
     assert!(!log.is_empty() && !log.is_full());
     log.record(&entry(), S);
-    call(&far_end, "a.example");
+    far_ends.call("a.example");
     assert_eq!(batch(&mut log, S), format!("{named}\n{named}\n"));
     assert!(log.is_empty());
     log.record(&entry(), 2 * S);
     assert_eq!(batch(&mut log, S), format!("{named}\n"));
-    assert_eq!(question(&far_end), None, "asked once");
+    assert_eq!(far_ends.question(), None, "asked once");
 }
 
 #[test]
 fn a_line_has_the_address_where_there_is_no_name_or_no_answer_in_time() {
-    let (mut log, far_end) = naming_log(AccessFormat::Combined);
+    let (mut log, far_ends) = naming_log(AccessFormat::Combined);
     let address = format!("{}\n", line(AccessFormat::Combined, &entry()));
     log.record(&entry(), S);
     log.flush(2 * S);
@@ -272,17 +260,17 @@ fn a_line_has_the_address_where_there_is_no_name_or_no_answer_in_time() {
     assert_eq!(batch(&mut log, 3 * S), address);
     log.record(&entry(), 4 * S);
     assert_eq!(batch(&mut log, 4 * S), address);
-    call(&far_end, "");
+    far_ends.call("");
     assert_eq!(batch(&mut log, 5 * S), "");
     log.record(&entry(), 5 * S);
     assert_eq!(batch(&mut log, 5 * S), address);
-    assert_eq!(question(&far_end), None);
+    assert_eq!(far_ends.question(), None);
 }
 
 #[test]
 fn a_log_that_ends_writes_what_waits() {
     let (mut reader, writer) = log_fd::pipe();
-    let (resolver, _far_end) = Resolver::pair();
+    let (resolver, _far_ends) = Resolver::pair();
     let mut log = AccessLog::new(Sink::over(writer), AccessFormat::Combined, IDENTITY, Some(resolver));
     log.record(&entry(), S);
     log.flush(Duration::MAX);
@@ -294,15 +282,15 @@ fn a_log_that_ends_writes_what_waits() {
 
 #[test]
 fn without_a_resolver_lines_have_addresses_and_do_not_wait() {
-    let (mut log, far_end) = naming_log(AccessFormat::Combined);
-    drop(far_end);
+    let (mut log, far_ends) = naming_log(AccessFormat::Combined);
+    drop(far_ends);
     log.record(&entry(), S);
     assert_eq!(log.batch, format!("{}\n", line(AccessFormat::Combined, &entry())).into_bytes());
 }
 
 #[test]
 fn lines_that_find_no_room_among_the_questions_do_not_wait() {
-    let (mut log, _far_end) = naming_log(AccessFormat::Combined);
+    let (mut log, _far_ends) = naming_log(AccessFormat::Combined);
     let many = (0..10_000).map(|n| Ipv4Addr::from(n).into());
     let waiting = many.take_while(|&client| {
         log.record(&Entry { client: Some(client), ..entry() }, S);
@@ -313,20 +301,20 @@ fn lines_that_find_no_room_among_the_questions_do_not_wait() {
 
 #[test]
 fn an_address_of_ipv4_is_looked_up_as_one() {
-    let (mut log, far_end) = naming_log(AccessFormat::Combined);
+    let (mut log, far_ends) = naming_log(AccessFormat::Combined);
     log.record(&Entry { client: Some(Ipv4Addr::new(192, 0, 2, 17).to_ipv6_mapped().into()), ..entry() }, S);
     log.record(&entry(), S);
-    assert!(question(&far_end).is_some());
-    assert_eq!(question(&far_end), None);
+    assert!(far_ends.question().is_some());
+    assert_eq!(far_ends.question(), None);
 }
 
 #[test]
 fn a_named_json_line_keeps_the_address() {
-    let (mut log, far_end) = naming_log(AccessFormat::Json);
+    let (mut log, far_ends) = naming_log(AccessFormat::Json);
     for client in [entry().client, None] {
         log.record(&Entry { client, ..entry() }, S);
     }
-    call(&far_end, "a.example");
+    far_ends.call("a.example");
     let lines = batch(&mut log, S);
     let objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let shown: Vec<_> = objects.iter().map(|object| (&object["client"], &object["host"])).collect();

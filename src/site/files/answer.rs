@@ -1,6 +1,7 @@
 //! What a request for a file must be, and what it is answered with once the file is found. Knows no file system.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -15,6 +16,7 @@ use super::path::UrlPath;
 use crate::h1::conditional::{Verdict, evaluate, range_holds};
 use crate::h1::range::{Selection, content_range, select, unsatisfied};
 use crate::site::{Body, Piece, Request, Response, pages};
+use crate::sys;
 
 /// The methods that files know.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -102,7 +104,7 @@ pub(super) fn asks_for_parts(request: &Request) -> bool {
 
 /// Several parts in one body (RFC 9110, section 14.6).
 fn multipart(found: &Found, parts: Vec<std::ops::Range<u64>>) -> Response {
-    let boundary = boundary();
+    let boundary = boundary(&RandomState::new(), sys::clock::monotonic());
     let media_type = found.media_type.to_str().unwrap_or_default();
     let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
     for part in parts {
@@ -117,10 +119,10 @@ fn multipart(found: &Found, parts: Vec<std::ops::Range<u64>>) -> Response {
     with_field(partial, CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"))
 }
 
-/// What no file has inside, as nobody knows it before.
-fn boundary() -> String {
-    let random = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", random(), random())
+/// What no file has inside, as nobody knows it before. Processes that were forked from one have its `keys`; what they
+/// are asked at different moments differs all the same.
+fn boundary(keys: &RandomState, moment: Duration) -> String {
+    format!("{:016x}{:016x}", keys.hash_one((moment, 0)), keys.hash_one((moment, 1)))
 }
 
 /// A redirect to the folder `path`, written without `/` at its end, so that its relative links work.
@@ -157,4 +159,17 @@ fn with_field(mut response: Response, name: HeaderName, value: String) -> Respon
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_forked_from_one_write_other_boundaries() {
+        let keys = RandomState::new();
+        let boundaries = [1, 2].map(|nanoseconds| boundary(&keys, Duration::from_nanos(nanoseconds)));
+        assert_ne!(boundaries[0], boundaries[1]);
+        assert!(boundaries.iter().all(|boundary| boundary.len() == 32 && boundary[..16] != boundary[16..]));
+    }
 }

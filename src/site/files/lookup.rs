@@ -120,12 +120,7 @@ impl Lookup {
             }
         };
         let loaded = self.load(&root, relative, form, known);
-        let mut state = self.lock();
-        match &loaded {
-            Ok(Place::File(found)) => state.files.keep(name, Arc::clone(found), found.weight(), now),
-            Ok(Place::Directory | Place::Other | Place::Absent) | Err(_) => state.files.forget(name),
-        }
-        drop(state);
+        self.lock().remember(name, &loaded, &root, now);
         self.settle(loaded, &form.path(relative), Place::Absent, now)
     }
 
@@ -313,6 +308,15 @@ impl Lookup {
 }
 
 impl State {
+    /// Keeps a file that was found, unless the folder is another one by now: other threads may have noticed meanwhile.
+    fn remember(&mut self, name: &[u8], loaded: &Result<Place, Failure>, root: &Arc<Root>, now: Duration) {
+        let is_current = self.root.as_ref().is_some_and(|current| Arc::ptr_eq(current, root));
+        match loaded {
+            Ok(Place::File(found)) if is_current => self.files.keep(name, Arc::clone(found), found.weight(), now),
+            Ok(Place::File(_) | Place::Directory | Place::Other | Place::Absent) | Err(_) => self.files.forget(name),
+        }
+    }
+
     fn is_news(&mut self, path: &[u8], now: Duration) -> bool {
         self.complaints.retain(|_, said| now.saturating_sub(*said) < COMPLAIN_EVERY);
         let is_news = self.complaints.len() < MOST_COMPLAINTS && !self.complaints.contains_key(path);
@@ -360,6 +364,36 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!lookup.starved.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_was_found_in_a_folder_that_was_switched_meanwhile_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("current");
+        let make = || {
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("file"), "text").unwrap();
+        };
+        make();
+        let (lookup, start) = (lookup(&path), Duration::from_secs(9));
+        let old = lookup.look_for_root(&mut lookup.lock(), start).unwrap();
+        let loaded = loop {
+            match lookup.load(&old, b"file", Form::Plain, None) {
+                Err(failure) if failure.reason == Reason::Contended => std::thread::yield_now(),
+                loaded => break loaded,
+            }
+        };
+        let keeps = |root: &Arc<Root>| {
+            let mut state = lookup.lock();
+            state.remember(b"file", &loaded, root, start);
+            !state.files.is_empty()
+        };
+        assert!(keeps(&old));
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        make();
+        let new = lookup.look_for_root(&mut lookup.lock(), start + FRESH_FOR).unwrap();
+        assert!(!keeps(&old));
+        assert!(keeps(&new));
     }
 
     #[test]

@@ -1,0 +1,283 @@
+//! A new process for each request, so many at once at most; beyond, requests wait their turn. A process passes its
+//! response back over a socket of its own and is destroyed; the loop does all sending, so that neither a slow client nor
+//! a kept connection holds a process. The process that forks has one thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use bytes::Bytes;
+use http::{Method, StatusCode, Uri};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+
+use super::wire::{self, Message};
+use super::{Job, Site, child, refuse};
+use crate::site::{BodyStream, Client, Delivery, Exchange, ExchangeKey, pages};
+use crate::sys;
+use crate::sys::message::{self, Patience};
+use crate::sys::process::Ended;
+
+/// How much of a stream is taken in before its client has taken it: what ends within that holds no process, whatever
+/// the client does.
+const READ_AHEAD: usize = 1 << 20;
+
+/// No message is longer.
+const MESSAGE_BYTES: usize = 256 << 10;
+
+/// The processes of a loop, and the requests that wait for one.
+pub(in crate::serve) struct Processes {
+    site: Site,
+    registry: Registry,
+    /// The token of the first process's socket.
+    first_token: usize,
+    most: usize,
+    waiting: VecDeque<Exchange>,
+    children: Slab<Child>,
+    living: usize,
+    buffer: Box<[u8]>,
+}
+
+/// A process, and what it has said.
+struct Child {
+    pid: i32,
+    lives: bool,
+    key: ExchangeKey,
+    asked: Asked,
+    /// Nothing once it has said all, or nothing more is wanted.
+    socket: Option<OwnedFd>,
+    /// Its response was delivered, or is no longer wanted.
+    answered: bool,
+    /// Chunks of its stream that the loop has not asked for yet; `None` is the end.
+    items: VecDeque<Option<io::Result<Bytes>>>,
+    held_bytes: usize,
+    /// The loop waits for the next.
+    wanted: Option<BodyStream>,
+}
+
+/// For the error log.
+struct Asked {
+    method: Method,
+    uri: Uri,
+    client: Client,
+}
+
+impl Processes {
+    /// At most so many processes at once. Their sockets are registered with tokens from `first_token` up.
+    pub fn new(most: u32, site: Site, registry: Registry, first_token: usize) -> Self {
+        let (waiting, children, living) = (VecDeque::new(), Slab::new(), 0);
+        let buffer = vec![0; MESSAGE_BYTES].into();
+        Self { site, registry, first_token, most: most as usize, waiting, children, living, buffer }
+    }
+
+    /// Whether a request that comes now would have to wait.
+    pub const fn is_busy(&self) -> bool {
+        self.living >= self.most
+    }
+
+    /// Lets a request wait for its process, or a stream for its next chunk.
+    pub fn run(&mut self, job: Job) {
+        match job {
+            Job::Handle(exchange) => self.waiting.push_back(exchange),
+            Job::Pull(key, stream) => match self.find(key) {
+                Some(index) => {
+                    self.children[index].wanted = Some(stream);
+                    self.feed(index);
+                }
+                None => refuse(Job::Pull(key, stream), &self.site.outbox, "its process is gone"),
+            },
+        }
+    }
+
+    /// Forks for those who wait, as far as there may be more processes. `others` are the descriptors of the loop, which
+    /// the processes are not to hold.
+    pub fn start(&mut self, others: impl Fn() -> Vec<RawFd>) {
+        while !self.is_busy() {
+            let Some(exchange) = self.waiting.pop_front() else { return };
+            let mut exchange = Some(exchange);
+            let started = self.fork(&mut exchange, &others);
+            match (started, exchange) {
+                (Ok((pid, socket)), Some(exchange)) => self.admit(pid, socket, exchange),
+                (Err(cause), Some(exchange)) => {
+                    log::error!(
+                        "cannot fork for a request: {cause}; answering 503 (raise the limit of processes, or lower maxProcesses)"
+                    );
+                    refuse(Job::Handle(exchange), &self.site.outbox, "");
+                }
+                (Ok(_) | Err(_), None) => {}
+            }
+        }
+    }
+
+    /// Only the child takes the exchange.
+    fn fork(&self, exchange: &mut Option<Exchange>, others: impl Fn() -> Vec<RawFd>) -> io::Result<(i32, OwnedFd)> {
+        let (ours, theirs) = message::pair()?;
+        let pid = sys::process::fork_child(|| {
+            let Some(exchange) = exchange.take() else { return 0 };
+            let sockets = self.children.iter().filter_map(|(_, child)| child.socket.as_ref());
+            let mut inherited = others();
+            inherited.extend(sockets.chain([&ours]).map(AsRawFd::as_raw_fd));
+            inherited.push(self.registry.as_raw_fd());
+            child::run(self.site.handler.as_ref(), exchange, &theirs, inherited)
+        })?;
+        Ok((pid, ours))
+    }
+
+    fn admit(&mut self, pid: i32, socket: OwnedFd, exchange: Exchange) {
+        self.living += 1;
+        let entry = self.children.vacant_entry();
+        let token = Token(self.first_token + entry.key());
+        let watched = self.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE);
+        let (key, client) = (exchange.key(), exchange.client());
+        let request = exchange.release();
+        let asked = Asked { method: request.method().clone(), uri: request.uri().clone(), client };
+        let (items, wanted) = (VecDeque::new(), None);
+        let socket = Some(socket);
+        let child = Child { pid, lives: true, key, asked, socket, answered: false, items, held_bytes: 0, wanted };
+        let index = entry.key();
+        entry.insert(child);
+        if let Err(cause) = watched {
+            log::error!("{}: cannot watch its process: {cause}", self.children[index].asked.shown());
+            self.close(index);
+        }
+    }
+
+    /// The socket with this token has something to say.
+    pub fn readable(&mut self, token: Token) {
+        let index = token.0 - self.first_token;
+        if self.children.contains(index) {
+            self.read(index);
+            self.feed(index);
+            self.tidy(index);
+        }
+    }
+
+    /// Takes note of processes that have ended.
+    pub fn reap(&mut self) {
+        while let Some((pid, ended)) = sys::process::reap() {
+            let Some(index) = self.children.iter().find_map(|(index, child)| (child.pid == pid).then_some(index))
+            else {
+                // It belongs to something that a process left behind.
+                continue;
+            };
+            self.children[index].lives = false;
+            self.living -= 1;
+            self.read(index);
+            self.explain(index, ended);
+            self.feed(index);
+            self.tidy(index);
+        }
+    }
+
+    /// Nothing more is wanted of an exchange.
+    pub fn forget(&mut self, key: ExchangeKey) {
+        if let Some(index) = self.find(key) {
+            let child = &mut self.children[index];
+            child.answered = true;
+            child.items.clear();
+            child.wanted = None;
+            self.close(index);
+            self.tidy(index);
+        } else if let Some(place) = self.waiting.iter().position(|exchange| exchange.key() == key) {
+            self.waiting.remove(place).map(Exchange::release);
+        }
+    }
+
+    fn find(&self, key: ExchangeKey) -> Option<usize> {
+        self.children.iter().find_map(|(index, child)| (child.key == key).then_some(index))
+    }
+
+    /// Takes in what a process says, as far as there is room.
+    fn read(&mut self, index: usize) {
+        loop {
+            let child = &mut self.children[index];
+            let Some(socket) = child.socket.as_ref().filter(|_| child.held_bytes < READ_AHEAD) else { return };
+            match message::receive(socket, &mut self.buffer, Patience::DoNotWait) {
+                Ok((0, _)) => return self.end(index),
+                Ok((n, files)) => match wire::decode(&self.buffer[..n], files) {
+                    Some(message) => self.take(index, message),
+                    None => return self.end(index),
+                },
+                // Nothing more comes of a dead process, even where something that it left behind has its socket.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && child.lives => return,
+                Err(_) => return self.end(index),
+            }
+        }
+    }
+
+    fn take(&mut self, index: usize, message: Message) {
+        let child = &mut self.children[index];
+        match message {
+            Message::Response(response) => {
+                child.answered = true;
+                self.site.outbox.post(Delivery::Response(child.key, response));
+            }
+            Message::Chunk(bytes) => {
+                child.held_bytes += bytes.len();
+                child.items.push_back(Some(Ok(bytes)));
+            }
+            Message::End => child.items.push_back(None),
+            Message::Broken(why) => child.items.push_back(Some(Err(io::Error::other(why)))),
+        }
+    }
+
+    /// A process has said its last word. Where that was no end of a stream, it is an error of the stream; if there is
+    /// none, nobody asks for it.
+    fn end(&mut self, index: usize) {
+        self.close(index);
+        self.children[index].items.push_back(Some(Err(io::Error::other("its process died"))));
+    }
+
+    /// Says why a process died, and answers in its place where it did not.
+    fn explain(&mut self, index: usize, ended: Ended) {
+        let child = &mut self.children[index];
+        let answered = std::mem::replace(&mut child.answered, true);
+        let (pid, asked) = (child.pid, child.asked.shown());
+        match (answered, ended) {
+            (true, Ended::Code(0)) => {}
+            (true, _) => log::error!("child={pid} died of {ended} after its answer to {asked}"),
+            (false, _) => {
+                log::error!("child={pid} died of {ended} during {asked}; answering 502");
+                self.site.outbox.post(Delivery::Response(child.key, pages::page(StatusCode::BAD_GATEWAY)));
+            }
+        }
+    }
+
+    /// Gives the loop the next chunk, where it waits for one that is there.
+    fn feed(&mut self, index: usize) {
+        let child = &mut self.children[index];
+        if child.wanted.is_none() || child.items.is_empty() {
+            return;
+        }
+        if let (Some(stream), Some(item)) = (child.wanted.take(), child.items.pop_front()) {
+            if let Some(Ok(bytes)) = &item {
+                child.held_bytes -= bytes.len();
+            }
+            self.site.outbox.post(Delivery::Chunk(child.key, stream, item));
+            // There may be room again for what was left in the socket.
+            self.read(index);
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        if let Some(socket) = self.children[index].socket.take() {
+            // A process that was just forked may hold it for a moment yet, and its events would go on.
+            let _ = self.registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
+        }
+    }
+
+    /// Lets go of a dead process that nobody expects anything of.
+    fn tidy(&mut self, index: usize) {
+        let child = &self.children[index];
+        if !child.lives && child.socket.is_none() && child.items.is_empty() {
+            self.children.remove(index);
+        }
+    }
+}
+
+impl Asked {
+    fn shown(&self) -> String {
+        format!("{} {} from {}", self.method, self.uri, self.client)
+    }
+}

@@ -1,0 +1,243 @@
+//! Connections that siblings hand over to each other: a request that waits behind a busy handler goes, with its
+//! connection and all that was read of it, to a worker whose handler is free.
+//!
+//! All workers of a pool share one socket for that, as they share the listener: whoever is free takes what comes, and
+//! what nobody can take yet waits in the kernel for the first who can, also when its sender or its receiver dies.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use super::connection::{Connection, Phase};
+use super::executor::Executor;
+use super::gate::STUCK_AFTER;
+use super::{HANDOVER, Loop};
+use crate::h1;
+use crate::site::{Client, Exchange, Trailers};
+use crate::sys;
+use crate::sys::message::{self, Patience};
+
+/// How long a request waits before it is handed over: moving it costs more than a short wait. So long also a worker with
+/// a busy handler goes on taking what siblings hand over.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// How soon a worker with requests that wait looks again for siblings that are free.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// How many requests are handed over at once for each sibling that is free.
+const BATCH: u64 = 8;
+
+/// A longer message has its bytes in a file in memory.
+const INLINE_BYTES: usize = 60 << 10;
+
+/// The socket's two ends: where connections are put, and where they are taken out.
+pub(crate) struct Ends {
+    pub put: OwnedFd,
+    pub take: OwnedFd,
+}
+
+impl Ends {
+    pub fn open() -> io::Result<Self> {
+        let (put, take) = message::pair()?;
+        Ok(Self { put, take })
+    }
+}
+
+/// A loop's side of it.
+pub(super) struct Handover {
+    ends: Ends,
+    /// The loop is told of what siblings hand over.
+    listens: bool,
+    /// There may be something to take.
+    has_some: bool,
+    /// Since when the handlers are all at work, and none has finished.
+    busy_since: Option<Duration>,
+    /// Something was taken, and since then no handler has finished.
+    sated: bool,
+    /// When to see to the requests that wait.
+    look_deadline: Option<Duration>,
+}
+
+impl Handover {
+    pub fn new(ends: Ends) -> Self {
+        Self { ends, listens: false, has_some: false, busy_since: None, sated: false, look_deadline: None }
+    }
+
+    /// The kernel says that there is something to take.
+    pub fn has_some(&mut self) {
+        self.has_some = true;
+    }
+
+    /// A handler has finished: what siblings hand over is no more to wait than what clients of this worker ask.
+    pub fn has_progressed(&mut self) {
+        (self.busy_since, self.sated) = (None, false);
+    }
+
+    /// When to come round although nothing has happened.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let until_stuck = self.busy_since.filter(|_| self.listens).map(|since| since + PATIENCE);
+        self.look_deadline.into_iter().chain(until_stuck).min()
+    }
+
+    /// Whether a loop whose handlers are `busy` would take more.
+    fn is_willing(&mut self, busy: bool, now: Duration) -> bool {
+        if !busy {
+            self.has_progressed();
+            return true;
+        }
+        !self.sated && now < *self.busy_since.get_or_insert(now) + PATIENCE
+    }
+}
+
+impl Loop {
+    /// Joins those who take what is handed over, or leaves.
+    pub(super) fn move_handover(&mut self) -> io::Result<()> {
+        let busy = self.env.executor.is_busy();
+        let Some(handover) = &mut self.handover else { return Ok(()) };
+        let wanted = !self.gate.full && !self.gate.closed && handover.is_willing(busy, self.env.now);
+        match (handover.listens, wanted) {
+            (false, true) => sys::epoll::add_exclusive(&self.poll, handover.ends.take.as_fd(), HANDOVER)?,
+            (true, false) => sys::epoll::remove(&self.poll, handover.ends.take.as_fd())?,
+            (true, true) | (false, false) => {}
+        }
+        handover.listens = wanted;
+        Ok(())
+    }
+
+    /// Takes what siblings have handed over, until the handlers are at work; then hands over what waits too long.
+    pub(super) fn hand_over(&mut self) {
+        let Some(handover) = &mut self.handover else { return };
+        if std::mem::take(&mut handover.has_some) {
+            let room = |serving: &Self| serving.table.len() < serving.max_connections;
+            while self.take_one() && !self.env.executor.is_busy() && room(self) {}
+            if let Some(handover) = &mut self.handover {
+                handover.sated = true;
+            }
+        }
+        self.give();
+    }
+
+    /// Takes all that is left: this worker is the last, or one of them.
+    pub(super) fn take_all(&mut self) {
+        while self.take_one() {}
+    }
+
+    /// Whether there was something to take.
+    fn take_one(&mut self) -> bool {
+        let Some(handover) = &self.handover else { return false };
+        let (n, descriptors) = match message::receive(&handover.ends.take, &mut self.env.buffer, Patience::DoNotWait) {
+            Ok((n @ 1.., descriptors)) => (n, descriptors),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return true,
+            Ok(_) | Err(_) => return false,
+        };
+        let mut descriptors = descriptors.into_iter();
+        if let (Some(socket), Some((began, bytes))) = (descriptors.next(), self.env.buffer[..n].split_first_chunk()) {
+            let bytes = match descriptors.next() {
+                None => bytes.to_vec(),
+                Some(file) => match sys::shared::read_all(file) {
+                    Ok(bytes) => bytes,
+                    Err(cause) => {
+                        log::error!("cannot read what a sibling handed over: {cause}; closing that connection");
+                        return true;
+                    }
+                },
+            };
+            self.adopt(socket, Duration::from_nanos(u64::from_ne_bytes(*began)), bytes);
+        }
+        true
+    }
+
+    /// A connection of a sibling is this worker's from now on.
+    fn adopt(&mut self, socket: OwnedFd, began: Duration, bytes: Vec<u8>) {
+        let client = sys::socket::peer(socket.as_fd()).map_or(Client::Unix, Client::Ip);
+        let mut connection = Connection::new(socket, client);
+        let mut flight = self.env.take_flight();
+        flight.input = bytes;
+        flight.began_elsewhere = Some(began);
+        connection.kept = true;
+        connection.flight = Some(flight);
+        let index = self.table.insert(connection);
+        self.record.set_connections(self.table.len());
+        self.drive(index);
+    }
+
+    /// Hands over requests that have waited too long, as many as the siblings that are free can take.
+    fn give(&mut self) {
+        let now = self.env.now;
+        let look_deadline = self.next_look();
+        let due = look_deadline.is_some_and(|at| at <= now);
+        if due && self.may_give() {
+            let free = self.board.mean_connections(now, STUCK_AFTER).map_or(0, |mean| mean.loops);
+            let given = (0..free * BATCH).take_while(|_| self.give_one()).count();
+            log::trace!("handed over {given} connections");
+        }
+        if let Some(handover) = &mut self.handover {
+            handover.look_deadline = look_deadline.map(|at| if due { now + LOOK_AGAIN } else { at });
+        }
+    }
+
+    fn next_look(&self) -> Option<Duration> {
+        let Executor::Pool(pool) = &self.env.executor else { return None };
+        let soonest = pool.waiting_since()? + PATIENCE;
+        let look_deadline = self.handover.as_ref().and_then(|handover| handover.look_deadline);
+        Some(look_deadline.map_or(soonest, |at| at.max(soonest)))
+    }
+
+    /// While the whole server stops, everybody keeps what he has.
+    fn may_give(&self) -> bool {
+        self.accept_until.is_none() || self.listeners.is_empty()
+    }
+
+    fn give_one(&mut self) -> bool {
+        let (Executor::Pool(pool), Some(handover)) = (&self.env.executor, &self.handover) else { return false };
+        let before = self.env.now.saturating_sub(PATIENCE);
+        let Some((exchange, since)) = pool.withdraw(before, |exchange| self.can_go(exchange)) else { return false };
+        let index = exchange.key().index;
+        let sent = self.table.get(index).map(|connection| put(&handover.ends.put, connection, &exchange));
+        if !matches!(sent, Some(Ok(()))) {
+            // There is no room, or no memory, for it now.
+            pool.put_back(exchange, since);
+            return false;
+        }
+        exchange.release();
+        self.record.abandon_request();
+        if let Some(connection) = self.table.get_mut(index) {
+            connection.unwatch(self.poll.registry());
+        }
+        self.close(index);
+        true
+    }
+
+    /// Whether a request can go elsewhere: its connection waits for nothing but the answer, and the request can be
+    /// written as it came.
+    fn can_go(&self, exchange: &Exchange) -> bool {
+        let (key, request) = (exchange.key(), exchange.request());
+        let flight = self.table.get(key.index).and_then(|connection| connection.flight.as_deref());
+        let waits = flight.is_some_and(|flight| {
+            let is_it = flight.underway.as_ref().is_some_and(|underway| underway.serial == key.serial);
+            is_it && flight.phase == Phase::Handling && flight.sent == flight.out.len()
+        });
+        let plain = request.uri().authority().is_none() && request.extensions().get::<Trailers>().is_none();
+        waits && plain && request.body().in_memory().is_some()
+    }
+}
+
+/// Puts a connection, with its request and what came after, where siblings take it.
+fn put(socket: &OwnedFd, connection: &Connection, exchange: &Exchange) -> io::Result<()> {
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    let flight = connection.flight.as_deref().ok_or_else(missing)?;
+    let underway = flight.underway.as_ref().ok_or_else(missing)?;
+    let request = exchange.request();
+    let body = request.body().in_memory().ok_or_else(missing)?;
+    let began = u64::try_from(underway.started.as_nanos()).unwrap_or(0);
+    let mut message = began.to_ne_bytes().to_vec();
+    h1::encode_request(&mut message, request.method(), &underway.target, request.version(), request.headers(), body);
+    message.extend_from_slice(&flight.input);
+    let connection = connection.socket.as_raw_fd();
+    if message.len() <= INLINE_BYTES {
+        return message::send(socket, &message, &[connection], Patience::DoNotWait);
+    }
+    let (began, bytes) = message.split_at(size_of::<u64>());
+    let file = sys::shared::file_with(bytes)?;
+    message::send(socket, began, &[connection, file.as_raw_fd()], Patience::DoNotWait)
+}
