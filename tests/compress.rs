@@ -445,7 +445,7 @@ fn a_file_that_keeps_changing_is_not_kept() {
 #[test]
 fn a_file_that_is_replaced_meanwhile_is_compressed_anew() {
     let folder = folder();
-    let (old, new) = (text(1, 1_000_000), text(2, 900_000));
+    let (old, new) = (text(1, 400_000), text(2, 360_000));
     let path = write(folder.path(), "app.js", &old);
     let old_modified = fs::metadata(&path).unwrap().mtime_nsec();
     let mut run = Run::amid(folder.path());

@@ -11,7 +11,7 @@ use std::process;
 
 use super::processors;
 use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Runner, Setting, StaticContent, Wrong};
-use crate::serve::OTHER_DESCRIPTORS;
+use crate::serve::other_descriptors;
 use crate::sys;
 
 /// What was found.
@@ -229,7 +229,7 @@ fn privileged_port(config: &Config, privileges: &Privileges) -> Option<Wrong> {
 
 fn few_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
     let connections = *config.limits.max_connections;
-    let wanted = u64::try_from(connections).ok()?.saturating_add(OTHER_DESCRIPTORS);
+    let wanted = u64::try_from(connections).ok()?.saturating_add(other_descriptors(config.layout(processors()).runner));
     let limit = limit.filter(|limit| *limit < wanted)?;
     Some(format!(
         "maxConnections = {connections} needs {wanted} descriptors for each worker, and the hard limit is {limit}; \

@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of the table of options; a remedy may name one.
 
+mod modes;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +12,14 @@ use log::LevelFilter;
 
 use super::mistake::Wrong;
 use super::{AccessFormat, LogTarget};
+pub(crate) use modes::{forking, process_pool, thread_pool, threading};
 
 /// How a value of type `T` is written: `show` undoes `read`.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind<T> {
     /// What to say about it to a person.
     pub shape: Shape,
-    read: ReadFn<T>,
+    read: fn(&Shape, &str, &Path) -> Result<T, Wrong>,
     show: fn(&T) -> String,
 }
 
@@ -31,8 +34,6 @@ impl<T> Kind<T> {
         (self.show)(value)
     }
 }
-
-type ReadFn<T> = fn(&Shape, &str, &Path) -> Result<T, Wrong>;
 
 /// What a person needs to know to write a value.
 #[derive(Clone, Copy, Debug)]
@@ -89,44 +90,6 @@ pub(crate) const fn number<T: TryFrom<u64> + ToString>(value: &'static str, min:
         read: |shape, text, _| shape.within(digits(shape, text)?),
         show: T::to_string,
     }
-}
-
-/// The size of a pool of processes, two or more; none is no pool.
-pub(crate) const fn process_pool(max: u64) -> Kind<Option<u32>> {
-    Kind {
-        shape: number::<u32>("N", 2, max).shape,
-        read: |shape, text, _| read_pool(shape, text, "forking = 1 for a new process for each request"),
-        show: |pool| pool.map(|n| n.to_string()).unwrap_or_default(),
-    }
-}
-
-/// The size of a pool of threads, two or more; none is no pool.
-pub(crate) const fn thread_pool(max: u64) -> Kind<Option<u32>> {
-    let read: ReadFn<_> = |shape, text, _| read_pool(shape, text, "threading = 1 for a new thread for each request");
-    Kind { read, ..process_pool(max) }
-}
-
-fn read_pool(shape: &Shape, text: &str, otherwise: &str) -> Result<Option<u32>, Wrong> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    match digits(shape, text)? {
-        0 | 1 => {
-            let remedy = format!("leave it out for a single worker, or say {otherwise}");
-            Err(Wrong::new("a pool is two or more", remedy))
-        }
-        number => shape.within(number).map(Some),
-    }
-}
-
-/// 1 where each request has a process of its own.
-pub(crate) const fn forking() -> Kind<bool> {
-    Kind { read: |shape, text, _| read_switch(shape, text, Some("processPool")), ..switch() }
-}
-
-/// 1 where each request has a thread of its own.
-pub(crate) const fn threading() -> Kind<bool> {
-    Kind { read: |shape, text, _| read_switch(shape, text, Some("threadPool")), ..switch() }
 }
 
 fn digits(shape: &Shape, text: &str) -> Result<u64, Wrong> {
@@ -229,20 +192,12 @@ fn show_millis(millis: u64) -> String {
 pub(crate) const fn switch() -> Kind<bool> {
     Kind {
         shape: Shape::plain("0|1", "0 or 1"),
-        read: |shape, text, _| read_switch(shape, text, None),
+        read: |shape, text, _| match text {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err(shape.refuse("neither 0 nor 1")),
+        },
         show: |on| u8::from(*on).to_string(),
-    }
-}
-
-/// A number above 1 was meant for the pool that stands beside the switch.
-fn read_switch(shape: &Shape, text: &str, pool: Option<&str>) -> Result<bool, Wrong> {
-    match (text, pool) {
-        ("0", _) => Ok(false),
-        ("1", _) => Ok(true),
-        (_, Some(pool)) if digits(shape, text).is_ok_and(|number| number > 1) => {
-            Err(Wrong::new("neither 0 nor 1", format!("say {pool} = {text}, or write 1")))
-        }
-        _ => Err(shape.refuse("neither 0 nor 1")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Responses: decides how a body travels and whether the connection lives on, and writes heads and chunk
 //! frames. Knows nothing of where a body comes from.
 
-use http::header::{CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::head::names_option;
@@ -131,8 +131,8 @@ pub(crate) fn encode_request(
     for part in [method.as_str().as_bytes(), b" ", target, version] {
         out.extend_from_slice(part);
     }
-    // The body is no longer in chunks, and nobody waits for leave to send it.
-    let kept = |name: &&HeaderName| ![TRANSFER_ENCODING, CONTENT_LENGTH, EXPECT].contains(*name);
+    // The body is no longer in chunks.
+    let kept = |name: &&HeaderName| ![TRANSFER_ENCODING, CONTENT_LENGTH].contains(*name);
     for (name, value) in headers.iter().filter(|(name, _)| kept(name)) {
         for part in [name.as_str().as_bytes(), b":", value.as_bytes(), b"\r\n"] {
             out.extend_from_slice(part);

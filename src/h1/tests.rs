@@ -1,6 +1,7 @@
 //! What the parts of `h1` do together. `replay.rs` runs bytes in every way they can arrive, `corpus.rs` does it
-//! with the files of `tests/corpus/h1`, `fuzz.rs` with mutations of them.
+//! with the files of `tests/corpus/h1`, `fuzz.rs` with mutations of them, `again.rs` with requests that are written anew.
 
+mod again;
 mod corpus;
 mod fuzz;
 mod replay;

@@ -12,7 +12,7 @@ use crate::config::{Config, Layout};
 use crate::h1;
 use crate::listen::Listener;
 use crate::log::sink::Sink;
-use crate::serve::{Ends, OTHER_DESCRIPTORS, Settings};
+use crate::serve::{Ends, Settings, other_descriptors};
 use crate::sys;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process;
@@ -79,7 +79,7 @@ impl Effects {
             log::warn!("cannot raise the limit of open files: {cause}");
             u64::MAX
         });
-        let settings = settings(&setup.config, descriptors);
+        let settings = settings(&setup.config, &setup.layout, descriptors);
         let reports = pipe::pipe()?;
         let (liveness, liveness_writer) = pipe::pipe()?;
         let liveness_writer = Some(liveness_writer);
@@ -235,9 +235,11 @@ impl fmt::Display for Circumstances<'_> {
     }
 }
 
-/// The loop's settings, for workers that may have so many descriptors.
-fn settings(config: &Config, descriptors: u64) -> Settings {
+/// The settings of each loop, for workers that may have so many descriptors.
+fn settings(config: &Config, layout: &Layout, descriptors: u64) -> Settings {
     let limits = &config.limits;
+    let room = room_for_connections(descriptors, other_descriptors(layout.runner));
+    let max_connections = (*limits.max_connections).min(room).div_ceil(layout.loops.max(1) as usize);
     Settings {
         limits: h1::Limits {
             max_uri: *limits.max_uri,
@@ -246,7 +248,7 @@ fn settings(config: &Config, descriptors: u64) -> Settings {
             max_body: *limits.max_body,
         },
         body_in_memory: *limits.body_in_memory,
-        max_connections: (*limits.max_connections).min(room_for_connections(descriptors)),
+        max_connections,
         header_timeout: *limits.header_timeout,
         body_timeout: *limits.body_timeout,
         write_timeout: *limits.write_timeout,
@@ -254,9 +256,9 @@ fn settings(config: &Config, descriptors: u64) -> Settings {
     }
 }
 
-/// How many connections a worker with so many descriptors can have: it needs some for other things, but where they are
-/// few, most are for clients.
-fn room_for_connections(descriptors: u64) -> usize {
-    let others = OTHER_DESCRIPTORS.min(descriptors / 4);
+/// How many connections a worker with so many descriptors can have: it needs some for `others`, but where they are few,
+/// most are for clients.
+fn room_for_connections(descriptors: u64, others: u64) -> usize {
+    let others = others.min(descriptors / 4);
     usize::try_from(descriptors - others).unwrap_or(usize::MAX)
 }

@@ -175,3 +175,6 @@ pub(super) fn may_block(handler: &dyn Handler, request: &Request) -> bool {
 pub(super) fn handle(handler: &dyn Handler, exchange: Exchange) {
     guard(|| handler.handle(exchange));
 }
+
+#[cfg(test)]
+mod tests;

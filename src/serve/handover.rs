@@ -241,3 +241,52 @@ fn put(socket: &OwnedFd, connection: &Connection, exchange: &Exchange) -> io::Re
     let file = sys::shared::file_with(bytes)?;
     message::send(socket, began, &[connection, file.as_raw_fd()], Patience::DoNotWait)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn handover() -> Handover {
+        Handover::new(Ends::open().unwrap())
+    }
+
+    #[test]
+    fn a_worker_takes_more_while_its_handlers_are_free_and_for_a_while_when_they_are_not() {
+        let mut handover = handover();
+        assert!(handover.is_willing(false, MS));
+        assert!(handover.is_willing(true, 2 * MS), "it may be over soon");
+        assert!(handover.is_willing(true, 6 * MS));
+        assert!(!handover.is_willing(true, 7 * MS), "it is not");
+        assert!(!handover.is_willing(true, 900 * MS));
+        assert!(handover.is_willing(false, 901 * MS));
+        assert!(handover.is_willing(true, 902 * MS), "another one");
+    }
+
+    #[test]
+    fn one_that_has_taken_something_takes_more_once_a_handler_has_finished() {
+        let mut handover = handover();
+        handover.sated = true;
+        assert!(!handover.is_willing(true, MS));
+        // Its own clients keep it at work all the time: theirs and what was handed over take turns.
+        handover.has_progressed();
+        assert!(handover.is_willing(true, MS));
+        handover.sated = true;
+        assert!(handover.is_willing(false, 2 * MS));
+        assert!(handover.is_willing(true, 2 * MS), "it was free meanwhile");
+    }
+
+    #[test]
+    fn the_loop_comes_round_when_its_handlers_are_stuck_and_when_requests_have_waited() {
+        let mut handover = handover();
+        assert_eq!(handover.next_deadline(), None);
+        handover.listens = true;
+        handover.is_willing(true, 2 * MS);
+        assert_eq!(handover.next_deadline(), Some(7 * MS));
+        handover.look_deadline = Some(4 * MS);
+        assert_eq!(handover.next_deadline(), Some(4 * MS));
+        (handover.listens, handover.look_deadline) = (false, None);
+        assert_eq!(handover.next_deadline(), None, "it has left");
+    }
+}

@@ -3,6 +3,7 @@
 
 mod accept;
 mod connection;
+mod deliveries;
 mod drive;
 mod endings;
 mod env;
@@ -15,7 +16,7 @@ mod timers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +25,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use crate::board::{Board, Record};
+use crate::config;
 use crate::h1;
 use crate::listen::Listener;
 use crate::log::access::AccessLog;
-use crate::site::{Delivery, ExchangeKey, Handler, Outbox, guard};
-use connection::{Connection, Phase};
+use crate::site::{Delivery, Handler, Outbox, guard};
+use connection::Connection;
 use drive::{Drive, Outcome};
 use env::Env;
 pub(crate) use executor::Runner;
@@ -56,8 +58,15 @@ const FIRST_LISTENER: usize = usize::MAX - 3;
 const LAST_LISTENER: usize = FIRST_LISTENER - 1000;
 const FIRST_PROCESS: usize = usize::MAX / 2;
 
-/// Descriptors of a worker that are no connections: listeners, logs, pipes, files that are kept open or being sent.
-pub(crate) const OTHER_DESCRIPTORS: u64 = 512;
+/// Descriptors of a worker that are no connections: listeners, logs, pipes, files that are kept open or being sent, and
+/// the sockets of processes that answer requests.
+pub(crate) fn other_descriptors(runner: config::Runner) -> u64 {
+    const AT_LEAST: u64 = 512;
+    match runner {
+        config::Runner::Processes(most) => AT_LEAST + u64::from(most),
+        config::Runner::Pool(_) | config::Runner::Threads(_) => AT_LEAST,
+    }
+}
 
 /// What a loop is told of limits and times.
 #[derive(Clone, Copy, Debug)]
@@ -299,44 +308,6 @@ impl Loop {
         }
     }
 
-    /// Sees to what handlers posted.
-    fn take_deliveries(&mut self) {
-        let mut deliveries = std::mem::take(&mut self.deliveries);
-        self.env.outbox.collect(&mut deliveries);
-        for delivery in deliveries.drain(..) {
-            match delivery {
-                Delivery::JobDone => {
-                    self.env.executor.job_done();
-                    self.handover.iter_mut().for_each(Handover::has_progressed);
-                }
-                Delivery::Drain(window, patience) => self.drain(window, patience),
-                Delivery::Response(key, response) => {
-                    if let Some(mut drive) = self.find(key, Phase::Handling) {
-                        drive.respond(response);
-                        let outcome = drive.run();
-                        self.settle(key.index, outcome);
-                    }
-                }
-                Delivery::Chunk(key, chunks, chunk) => {
-                    if let Some(mut drive) = self.find(key, Phase::Pulling) {
-                        drive.take_chunk(chunks, chunk);
-                        let outcome = drive.run();
-                        self.settle(key.index, outcome);
-                    }
-                }
-            }
-        }
-        self.deliveries = deliveries;
-    }
-
-    /// The connection whose exchange is at this point, unless it is gone.
-    fn find(&mut self, key: ExchangeKey, phase: Phase) -> Option<Drive<'_>> {
-        let connection = self.table.get_mut(key.index)?;
-        let flight = connection.flight.as_deref()?;
-        let is_it = flight.phase == phase && flight.underway.as_ref().is_some_and(|of| of.serial == key.serial);
-        is_it.then(|| Drive::new(key.index, connection, &mut self.env))
-    }
-
     fn drive(&mut self, index: usize) {
         let Some(connection) = self.table.get_mut(index) else { return };
         if connection.lingering {
@@ -388,31 +359,6 @@ impl Loop {
             drop(connection);
             self.record.set_connections(self.table.len());
         }
-    }
-
-    /// Forks for requests that wait for a process of their own.
-    fn start_processes(&mut self) {
-        let Self { env, table, listeners, poll, .. } = self;
-        if let Executor::Processes(processes) = &mut env.executor {
-            processes.start(|| {
-                let sockets = table.iter().map(|(_, connection)| connection.socket.as_raw_fd());
-                let listeners = listeners.iter().map(|listener| listener.as_fd().as_raw_fd());
-                sockets.chain(listeners).chain([poll.as_raw_fd()]).chain(env.access.descriptors()).collect()
-            });
-        }
-    }
-
-    /// Takes note of processes that have ended: SIGCHLD has come.
-    pub fn reap(&mut self) {
-        if let Executor::Processes(processes) = &mut self.env.executor {
-            processes.reap();
-        }
-        self.start_processes();
-    }
-
-    /// Where other threads leave what they have for this loop.
-    pub fn outbox(&self) -> Arc<Outbox> {
-        Arc::clone(&self.env.outbox)
     }
 
     /// Closes a connection on which an exchange may be under way.

@@ -66,7 +66,13 @@ pub(crate) fn run(mut start: Start<'_>) -> i32 {
         return FAILED;
     }
     let record = start.records.remove(0);
-    log::error::install_panic_hook(move |text| record.set_reason(text));
+    // The panic of a process that it forks for a request is no reason for its own end.
+    let pid = start.identity.pid;
+    log::error::install_panic_hook(move |text| {
+        if process::pid() == pid {
+            record.set_reason(text);
+        }
+    });
     match serve(start, record) {
         Ok(()) => DONE,
         Err(why) => {
