@@ -1,6 +1,7 @@
 //! Who runs a request in each mode, and how many run at once: the table of the modes, told by the example `slow` itself.
 
 use std::collections::HashSet;
+use std::fs;
 use std::time::Duration;
 
 use crate::support::{Client, Server, Told, ask_at_once, slow, threads_of, wait_until};
@@ -94,8 +95,11 @@ fn threading_at_most_max_threads_run_and_the_others_wait() {
 fn thread_pool_its_threads_are_there_from_the_start_and_share_all_requests() {
     let server = slow(&["--threadPool", "3"]);
     let worker = worker_of(&server);
+    let name = |thread| fs::read_to_string(format!("/proc/{thread}/comm")).unwrap_or_default();
+    let handlers = || threads_of(worker).into_iter().filter(|&thread| name(thread).starts_with("handler-")).count();
+    // A thread names itself, a moment after it was made.
+    wait_until("three handler threads", || (handlers() == 3).then_some(()));
     let before = threads_of(worker);
-    assert_eq!(before.iter().filter(|(_, name)| name.starts_with("handler")).count(), 3, "{before:?}");
     let (mut told, took) = ask_at_once(&server, 4, 300);
     assert_eq!(most(&told), 3, "{told:?}");
     assert!(took >= Duration::from_millis(600), "{took:?}");

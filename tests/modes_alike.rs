@@ -3,7 +3,11 @@
 
 use std::fs;
 
-use crate::support::{Client, Framing, Launch, MODES, Server, checksum, pattern, post, request, threads_of};
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Client, End, Framing, Launch, LimitedUser, MODES, Server, checksum, pattern, post, request, slow, threads_of,
+};
 
 /// The example `testbed` in each mode, and the name of the mode.
 fn testbeds(options: &'static [&str]) -> impl Iterator<Item = (&'static str, Server)> {
@@ -100,6 +104,44 @@ fn a_stream_that_breaks_off_is_noticed() {
             assert!(client.try_answer_to("GET").is_err(), "{mode} {target}");
         }
         assert_eq!(Client::open(server.address()).get("/who").status, 200, "{mode}");
+    }
+}
+
+#[test]
+fn a_process_or_a_thread_that_cannot_be_made_is_a_503_that_asks_to_come_again() {
+    for mode in ["--forking", "--threading"] {
+        let Some(user) = LimitedUser::new("a process or a thread that cannot be made") else { return };
+        let server = Launch::example("slow").args([mode, "1", "--accessLog", "off"]).through(&user.wrapper()).start();
+        let worker = server.worker_pids()[0];
+        user.allow_processes(worker, 1);
+        let mut client = Client::open(server.address());
+        for _ in 0..2 {
+            let answer = client.get("/");
+            assert_eq!(answer.status, 503, "{mode}");
+            let after = answer.field("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
+            assert!(after.is_some_and(|seconds| seconds > 0), "{mode}: {answer:?}");
+        }
+        server.wait_for_log("answering 503");
+        user.allow_processes(worker, 64);
+        assert_eq!(client.get("/").status, 200, "{mode}");
+    }
+}
+
+#[test]
+fn a_graceful_stop_finishes_what_runs_and_what_waits() {
+    for (mode, options) in MODES {
+        let mut server = slow(options);
+        // More than run at once in the pools.
+        let mut clients: Vec<_> = (0..3).map(|_| Client::open(server.address())).collect();
+        for client in &mut clients {
+            client.send(request("GET", "/?ms=300"));
+        }
+        server.tell(Signal::SIGTERM);
+        for mut client in clients {
+            let answer = client.answer();
+            assert!(answer.status == 200 && answer.closes() && client.end() == End::Closed, "{mode}: {answer:?}");
+        }
+        assert_eq!(server.exit_code(), 0, "{mode}");
     }
 }
 

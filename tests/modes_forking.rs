@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 
 use crate::support::{
-    Client, End, Launch, LimitedUser, Server, Told, all_children_of, children_of, descriptors_of, pattern, request,
-    threads_of, time, wait_until,
+    Client, End, Launch, Server, Told, all_children_of, children_of, descriptors_of, pattern, request, threads_of,
+    time, wait_until,
 };
 
 const FORKING: [&str; 2] = ["--forking", "1"];
@@ -19,8 +19,10 @@ fn start(example: &str) -> (Server, i32) {
     (server, worker)
 }
 
-/// The process that runs the only request there is.
-fn wait_for_child(worker: i32) -> i32 {
+/// Asks while nothing else runs; returns the process that runs the request.
+fn ask_alone(client: &mut Client, worker: i32, target: &str) -> i32 {
+    wait_until_childless(worker);
+    client.send(request("GET", target));
     wait_until("a process for the request", || children_of(worker).first().copied())
 }
 
@@ -39,8 +41,7 @@ fn nothing_is_left_of_a_process_and_the_one_that_forks_has_one_thread() {
         Told::of(&kept.get("/"));
         Told::of(&Client::open(server.address()).get("/"));
     }
-    kept.send(request("GET", "/?ms=200"));
-    let child = wait_for_child(worker);
+    let child = ask_alone(&mut kept, worker, "/?ms=200");
     assert_eq!((threads_of(worker).len(), threads_of(child).len()), (1, 1));
     assert_eq!(Told::of(&kept.answer()).pid, child);
     drop(kept);
@@ -56,8 +57,7 @@ fn a_process_holds_no_socket_but_the_one_to_its_loop() {
         Told::of(&client.get("/"));
     }
     let mut client = Client::open(server.address());
-    client.send(request("GET", "/?ms=1000"));
-    let child = wait_for_child(worker);
+    let child = ask_alone(&mut client, worker, "/?ms=1000");
     let sockets = || descriptors_of(child).into_iter().filter(|to| to.starts_with("socket:")).count();
     wait_until("all but one closed", || (sockets() <= 1).then_some(()));
     assert_eq!(Told::of(&client.answer()).pid, child);
@@ -69,8 +69,7 @@ fn a_connection_that_is_closed_while_a_process_runs_ends_at_once() {
     let mut closed = Client::open(server.address());
     Told::of(&closed.get("/"));
     let mut client = Client::open(server.address());
-    client.send(request("GET", "/?ms=2000"));
-    let child = wait_for_child(worker);
+    let child = ask_alone(&mut client, worker, "/?ms=2000");
     let (end, took) = time(|| {
         closed.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         Told::of(&closed.answer());
@@ -104,8 +103,7 @@ fn a_slow_reader_holds_no_process() {
 fn a_process_that_dies_costs_its_own_request_only_and_is_explained() {
     let (server, worker) = start("faulty");
     let mut other = Client::open(server.address());
-    other.send(request("GET", "/sleep/1000"));
-    let sleeper = wait_for_child(worker);
+    ask_alone(&mut other, worker, "/sleep/1000");
     for (target, cause) in [("/exit/7", "exit code 7"), ("/exit/0", "exit code 0"), ("/abort", "signal 6 (ABRT)")] {
         let mark = server.log_mark();
         let mut client = Client::open(server.address());
@@ -113,22 +111,26 @@ fn a_process_that_dies_costs_its_own_request_only_and_is_explained() {
         expect_death(&server, mark, &format!("GET {target}"), cause);
         assert_eq!(client.get("/").status, 200, "{target}: the connection goes on");
     }
-    let (mark, mut client) = (server.log_mark(), Client::open(server.address()));
-    client.send(request("GET", "/sleep/10000"));
-    let is_new = |pid: &i32| *pid != sleeper;
-    let victim = wait_until("its process", || children_of(worker).into_iter().find(is_new));
-    server.signal(victim, Signal::SIGKILL);
-    assert_eq!(client.answer().status, 502);
-    let death = expect_death(&server, mark, "GET /sleep/10000", "signal 9 (KILL)");
-    assert!(death.contains(&format!("pid={victim}")), "{death}");
     assert_eq!(other.answer().status, 200);
     assert_eq!(server.worker_pids(), [worker]);
+}
+
+#[test]
+fn a_process_that_is_killed_is_named_with_its_request() {
+    let (server, worker) = start("slow");
+    let mut client = Client::open(server.address());
+    let victim = ask_alone(&mut client, worker, "/?ms=20000");
+    server.signal(victim, Signal::SIGKILL);
+    assert_eq!(client.answer().status, 502);
+    let death = expect_death(&server, 0, "GET /?ms=20000", "signal 9 (KILL)");
+    assert!(death.contains(&format!("child={victim} ")), "{death}");
+    Told::of(&client.get("/"));
     wait_until_childless(worker);
 }
 
 fn expect_death(server: &Server, mark: usize, request: &str, cause: &str) -> String {
     let death = server.wait_for_log_after(mark, cause);
-    assert!(death.contains(request) && death.contains("pid="), "{death}");
+    assert!(death.contains(request) && death.contains("child="), "{death}");
     death
 }
 
@@ -153,22 +155,4 @@ fn faults_of_children(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let field = stat.rsplit(')').next().unwrap().split_whitespace().nth(8);
     field.and_then(|faults| faults.parse().ok()).unwrap()
-}
-
-#[test]
-fn a_process_that_cannot_be_made_is_a_503_that_asks_to_come_again() {
-    let Some(user) = LimitedUser::new("a fork that fails for a request") else { return };
-    let server = Launch::example("slow").args(FORKING).args(["--accessLog", "off"]).through(&user.wrapper()).start();
-    let worker = server.worker_pids()[0];
-    user.allow_processes(worker, 1);
-    let mut client = Client::open(server.address());
-    for _ in 0..2 {
-        let answer = client.get("/");
-        assert_eq!(answer.status, 503);
-        let after = answer.field("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
-        assert!(after.is_some_and(|seconds| seconds > 0), "{answer:?}");
-    }
-    server.wait_for_log("fork");
-    user.allow_processes(worker, 64);
-    wait_until("a process again", || (client.get("/").status == 200).then_some(()));
 }

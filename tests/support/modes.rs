@@ -51,15 +51,12 @@ pub fn ask_at_once(server: &Server, clients: usize, ms: u64) -> (Vec<Told>, Dura
     })
 }
 
-/// The threads of a process, in the order of their making: their ids and names.
-pub fn threads_of(pid: i32) -> Vec<(i32, String)> {
+/// The threads of a process, in the order of their making.
+pub fn threads_of(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten();
-    let ids = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
-    // One that has just ended has no name.
-    let name = |id: i32| fs::read_to_string(format!("/proc/{pid}/task/{id}/comm")).ok();
-    let mut threads: Vec<_> = ids.filter_map(|id| Some((id, name(id)?.trim_end().to_owned()))).collect();
-    threads.sort_unstable();
-    threads
+    let mut ids: Vec<_> = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// Where the descriptors of a process lead.
