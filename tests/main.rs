@@ -23,6 +23,7 @@ mod modes_crowd;
 mod modes_forking;
 mod modes_pools;
 mod real_site;
+mod reverse_dns;
 mod sockets;
 mod start;
 mod static_browser;

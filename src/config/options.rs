@@ -53,6 +53,8 @@ section! {
     process_pool: Option<u32> = "processPool", process_pool(1024), "", Reload, one of Mode;
     /// Threads of one worker process, made at its start, two or more; for handlers that wait much or share memory
     thread_pool: Option<u32> = "threadPool", thread_pool(1024), "", Reload, one of Mode;
+    /// 1 writes host names of clients into the access log, in place of their addresses
+    reverse_dns: bool = "reverseDNS", switch(), "0", Reload;
 }
 
 section! {

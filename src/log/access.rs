@@ -1,12 +1,17 @@
 //! The access log: one line per answered request, gathered into batches.
 //!
 //! Nothing that a client sends can end a line, drive a terminal or make a line longer than [`LINE_MAX`]. It knows
-//! neither connections nor when to flush; the forms of a line are in `combined` and `json`.
+//! neither connections nor when to flush; the forms of a line are in `combined` and `json`, the names of clients in
+//! `naming`.
 
 mod combined;
 mod json;
+mod names;
+mod naming;
+mod resolver;
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::time::{Duration, SystemTime};
 
 use http::Version;
@@ -16,6 +21,9 @@ use super::sink::Sink;
 use super::stamp::DateCache;
 use crate::board::Identity;
 use crate::config::AccessFormat;
+use naming::Naming;
+
+pub(crate) use resolver::Resolver;
 
 /// Lost lines are told at most this often.
 const LOSS_INTERVAL: Duration = Duration::from_secs(10);
@@ -23,7 +31,7 @@ const LOSS_INTERVAL: Duration = Duration::from_secs(10);
 /// The most bytes that a field takes in a line, escaped: together, with all the rest, they stay within [`LINE_MAX`].
 const METHOD_MAX: usize = 32;
 const TARGET_MAX: usize = 2048;
-const REFERER_MAX: usize = 1024;
+const REFERER_MAX: usize = 896;
 const USER_AGENT_MAX: usize = 512;
 
 /// Ends a field that was cut; ASCII, as the combined format is.
@@ -57,7 +65,9 @@ pub(crate) struct AccessLog {
     format: AccessFormat,
     identity: Identity,
     dates: DateCache,
-    /// Whole lines that are not written yet, less than twice [`LINE_MAX`] bytes.
+    /// None where clients are shown by their addresses.
+    naming: Option<Naming>,
+    /// Whole lines that are not written yet, less than twice [`LINE_MAX`] bytes and those that a name has just released.
     batch: Vec<u8>,
     /// Of the lost lines, those that the error log has told of.
     reported: u64,
@@ -65,20 +75,44 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessLog {
-    pub fn new(sink: Sink, format: AccessFormat, identity: Identity) -> Self {
+    /// With a resolver, clients are shown by their host names.
+    pub fn new(sink: Sink, format: AccessFormat, identity: Identity, resolver: Option<Resolver>) -> Self {
         let dates = DateCache::new();
-        Self { sink, format, identity, dates, batch: Vec::new(), reported: 0, next_report: Duration::ZERO }
+        let naming = resolver.map(|resolver| Naming::new(resolver, format));
+        Self { sink, format, identity, dates, naming, batch: Vec::new(), reported: 0, next_report: Duration::ZERO }
     }
 
-    /// Adds a line to the batch. When that [is full](Self::is_full), it is to be flushed.
-    pub fn record(&mut self, entry: &Entry<'_>) {
+    /// Looks a client's name up, where clients are named, so that it is there by the time of its first line.
+    ///
+    /// `now` is monotonic, here and below.
+    pub fn meet(&mut self, client: IpAddr, now: Duration) {
+        if let Some(naming) = &mut self.naming {
+            naming.meet(client, now, &mut self.batch);
+        }
+    }
+
+    /// Adds a line to the batch, or keeps it until the name of its client is known. When the batch
+    /// [is full](Self::is_full), it is to be flushed.
+    pub fn record(&mut self, entry: &Entry<'_>, now: Duration) {
         if self.sink.is_off() {
             return;
         }
+        if let Some(client) = entry.client {
+            self.meet(client, now);
+        }
+        let start = self.batch.len();
         match self.format {
             AccessFormat::Combined => combined::push_line(&mut self.batch, entry, self.dates.combined(entry.time)),
             AccessFormat::Json => json::push_line(&mut self.batch, entry, &self.dates.iso(entry.time), self.identity),
         }
+        if let Some(naming) = &mut self.naming {
+            naming.finish_line(entry.client, now, &mut self.batch, start);
+        }
+    }
+
+    /// What the loop uses that a process which it forks is not to hold.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.naming.iter().flat_map(Naming::descriptors)
     }
 
     /// True when there is enough for a write.
@@ -86,15 +120,17 @@ impl AccessLog {
         self.batch.len() >= LINE_MAX
     }
 
-    /// True when nothing waits to be written.
+    /// True when nothing waits to be written, or for a name.
     pub fn is_empty(&self) -> bool {
-        self.batch.is_empty()
+        self.batch.is_empty() && !self.naming.as_ref().is_some_and(Naming::is_holding)
     }
 
-    /// Writes the batch at once or loses it; tells the error log of lost lines, at most every ten seconds.
-    ///
-    /// `now` is monotonic.
+    /// Writes the batch at once or loses it; tells the error log of lost lines, at most every ten seconds. Lines that
+    /// wait for a name stay, until their time has come.
     pub fn flush(&mut self, now: Duration) {
+        if let Some(naming) = self.naming.as_mut().filter(|naming| naming.is_holding()) {
+            naming.release(now, &mut self.batch);
+        }
         self.sink.write(&self.batch);
         self.batch.clear();
         if let Some(lost) = self.loss_to_report(now) {

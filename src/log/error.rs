@@ -20,8 +20,8 @@ use super::volume::Volume;
 use super::{LINE_MAX, can_forge};
 use crate::sys;
 
-/// What every line says of the process. Nobody holds it over the fork of a worker: the master has one thread.
-static IDENTITY: Mutex<String> = Mutex::new(String::new());
+/// What every line says of the process, and which one that is. Nobody holds it over a fork: who forks has one thread.
+static IDENTITY: Mutex<(String, i32)> = Mutex::new((String::new(), 0));
 
 /// What this process has said lately, where that is limited.
 static VOLUME: Mutex<Option<Volume>> = Mutex::new(None);
@@ -38,15 +38,11 @@ pub(crate) fn init(sink: Sink, level: LevelFilter) -> Result<(), SetLoggerError>
     Ok(())
 }
 
-/// Says which process this is, from now on: `master pid=42`. A worker does so right after the fork.
+/// Says which process this is, from now on: `master pid=42`. A worker does so right after the fork. One that lives for a
+/// single request does not: its lines say whose child it is (`worker=0 gen=1 pid=42 child=43`).
 pub(crate) fn set_identity(identity: impl Display) {
-    let identity = identity.to_string();
+    let identity = (identity.to_string(), sys::process::pid());
     *IDENTITY.lock().unwrap_or_else(PoisonError::into_inner) = identity;
-}
-
-/// Says which process this is beside which it lives, from now on: `worker=0 gen=1 pid=42 child=43`.
-pub(crate) fn add_identity(of: impl Display) {
-    let _ = write!(IDENTITY.lock().unwrap_or_else(PoisonError::into_inner), " {of}");
 }
 
 /// From now on each place in the code that complains is limited in how much it may say: a worker's clients can make it
@@ -158,9 +154,12 @@ impl Line {
         text.extend_from_slice(&iso_stamp(now));
         text.extend_from_slice(level_name(level));
         // A copy: the message is foreign code, which may log or panic, and must not find the lock taken.
-        let identity = IDENTITY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (identity, owner) = IDENTITY.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut line = Self { cut: text.len(), text };
-        let _ = write!(line, "{identity}: "); // as in format_line
+        let _ = match sys::process::pid() {
+            pid if pid == owner || owner == 0 => write!(line, "{identity}: "), // as in format_line
+            child => write!(line, "{identity} child={child}: "),
+        };
         line
     }
 

@@ -164,6 +164,7 @@ impl Effects {
             records: self.board.records(worker, generation).collect(),
             access_log: self.setup.access_log.clone(),
             access_format: *config.log.access_format,
+            reverse_dns: *config.server.reverse_dns,
             accept_window: self.setup.accept_window(),
             graceful_timeout: *config.supervisor.graceful_timeout,
         })

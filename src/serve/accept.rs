@@ -107,6 +107,7 @@ impl Loop {
         if self.table.len() >= self.max_connections {
             self.cut_longest_idle();
         }
+        self.env.meet(client);
         let index = self.table.insert(Connection::new(socket, client));
         self.record.set_connections(self.table.len());
         let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.loops > 1);

@@ -56,7 +56,7 @@ impl Loop {
             processes.start(|| {
                 let sockets = table.iter().map(|(_, connection)| connection.socket.as_raw_fd());
                 let listeners = listeners.iter().map(|listener| listener.as_fd().as_raw_fd());
-                sockets.chain(listeners).chain([poll.as_raw_fd()]).collect()
+                sockets.chain(listeners).chain([poll.as_raw_fd()]).chain(env.access.descriptors()).collect()
             });
         }
     }

@@ -105,6 +105,13 @@ impl Env {
         }
     }
 
+    /// A client has connected, and will be in the log.
+    pub fn meet(&mut self, client: Client) {
+        if let Some(address) = client.address() {
+            self.access.meet(address.ip(), self.now);
+        }
+    }
+
     /// Logs an exchange that is over, answered or not.
     pub fn log(&mut self, client: Client, of: &Underway) {
         self.log_entry(&Entry {
@@ -138,7 +145,7 @@ impl Env {
     }
 
     fn log_entry(&mut self, entry: &Entry<'_>) {
-        self.access.record(entry);
+        self.access.record(entry, self.now);
         if self.access.is_full() {
             self.flush_log();
         } else if self.log_deadline.is_none() && !self.access.is_empty() {
@@ -154,8 +161,9 @@ impl Env {
     }
 
     fn flush_log(&mut self) {
-        self.log_deadline = None;
         self.access.flush(self.now);
+        // What waits for a name is looked at again.
+        self.log_deadline = (!self.access.is_empty()).then(|| self.now + LOG_DELAY);
     }
 
     pub fn log_deadline(&self) -> Option<Duration> {

@@ -4,6 +4,7 @@
 pub(crate) mod clock;
 pub(crate) mod directory;
 pub(crate) mod epoll;
+pub(crate) mod host_name;
 pub(crate) mod limits;
 pub(crate) mod log_fd;
 pub(crate) mod message;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -39,9 +40,9 @@ const PANICKED: i32 = 101;
 /// it has made itself ready for signals.
 pub(crate) fn fork_child(life: impl FnOnce() -> i32) -> io::Result<i32> {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    // SAFETY: the calling process has a single thread (the master never starts another, and a worker that forks makes
-    // sure of it), so that no lock is held by a thread which the child lacks; the child leaves by `_exit` and never
-    // returns into its parent's code.
+    // SAFETY: the calling process has a single thread (the master never starts another, a worker none before its site, and
+    // one that forks for requests makes sure of it), so that no lock is held by a thread which the child lacks; the child
+    // leaves by `_exit` and never returns into its parent's code.
     let forked = unsafe { fork() };
     match forked {
         Ok(ForkResult::Child) => {
@@ -97,6 +98,15 @@ pub(crate) fn reap() -> Option<(i32, Ended)> {
     }
 }
 
+/// How this child has ended, if it has and nobody has reaped it; never waits.
+pub(crate) fn reap_child(pid: i32) -> Option<Ended> {
+    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Some(Ended::Code(code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(Ended::Signal(signal as i32)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
 /// Sends a signal; that the process is gone already is no error.
 pub(crate) fn signal(pid: i32, signal: Signal) -> io::Result<()> {
     match kill(Pid::from_raw(pid), signal) {
@@ -112,6 +122,26 @@ pub(crate) fn die_with_parent(parent: Option<i32>) -> io::Result<()> {
         Some(parent) if nix::unistd::getppid().as_raw() != parent => Err(io::Error::other("the master is gone")),
         Some(_) | None => Ok(()),
     }
+}
+
+/// Closes every descriptor but the standard ones and `kept`; for a child that never drops, nor uses, what the others
+/// belong to.
+pub(crate) fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.into_iter().map(RawFd::unsigned_abs).filter(|&fd| fd > 2) {
+        if first < fd {
+            close_range(first, fd - 1)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the owners of these descriptors are never used again in this process, as the caller promises.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    Ok(())
 }
 
 /// How many threads this process has; 1 where that cannot be found out.

@@ -12,7 +12,7 @@ use crate::board::{Board, Identity, Record};
 use crate::config::{self, AccessFormat};
 use crate::listen::Listener;
 use crate::log;
-use crate::log::access::AccessLog;
+use crate::log::access::{AccessLog, Resolver};
 use crate::log::sink::Sink;
 use crate::serve::{Ends, Loop, Parts, Runner, Settings, Turn};
 use crate::site::Handler;
@@ -45,6 +45,8 @@ pub(crate) struct Start<'a> {
     pub records: Vec<Record>,
     pub access_log: Sink,
     pub access_format: AccessFormat,
+    /// The access log has host names.
+    pub reverse_dns: bool,
     /// How long it goes on accepting when the server stops.
     pub accept_window: Duration,
     /// How long it may take to drain when there is no master to cut it off.
@@ -64,7 +66,13 @@ pub(crate) fn run(mut start: Start<'_>) -> i32 {
         return FAILED;
     }
     let record = start.records.remove(0);
-    log::error::install_panic_hook(move |text| record.set_reason(text));
+    // The panic of a process that it forks for a request is no reason for its own end.
+    let pid = start.identity.pid;
+    log::error::install_panic_hook(move |text| {
+        if process::pid() == pid {
+            record.set_reason(text);
+        }
+    });
     match serve(start, record) {
         Ok(()) => DONE,
         Err(why) => {
@@ -77,6 +85,9 @@ pub(crate) fn run(mut start: Start<'_>) -> i32 {
 
 fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let Start { identity, signals, liveness, .. } = start;
+    // Before there can be threads: it is forked.
+    let with_names = start.reverse_dns && !start.access_log.is_off();
+    let mut resolvers = if with_names { Resolver::start(1 + start.records.len()) } else { Vec::new() };
     let site = (start.factory)(&identity).map_err(|why| format!("cannot build the site: {why}"))?;
     let site: Arc<dyn Handler> = Arc::from(site);
     let runner =
@@ -84,8 +95,8 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     if matches!(runner, Runner::Processes(_)) {
         stay_alone()?;
     }
-    let make = |record, handover| {
-        let access = AccessLog::new(start.access_log.clone(), start.access_format, identity);
+    let mut make = |record, handover| {
+        let access = AccessLog::new(start.access_log.clone(), start.access_format, identity, resolvers.pop());
         let (listeners, handler, runner) = (start.listeners.clone(), Arc::clone(&site), runner.clone());
         let parts = Parts { listeners, handover, handler, runner, access, board: start.board, record };
         Loop::new(&start.settings, parts).map_err(|why| format!("cannot start the loop: {why}"))

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -33,6 +33,14 @@ impl Connection {
     pub fn open_narrow(to: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.set_recv_buffer_size(16 << 10)?;
+        socket.connect(&to.into())?;
+        Self::over(socket.into())
+    }
+
+    /// From this address.
+    pub fn open_from(from: IpAddr, to: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
         socket.connect(&to.into())?;
         Self::over(socket.into())
     }

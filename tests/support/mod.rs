@@ -5,6 +5,7 @@
 
 mod client;
 mod crowd;
+mod dns;
 mod fetch;
 mod modes;
 mod server;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, End, Framing, checksum, curl, pattern, post, request, time};
 pub use crowd::{OTHERS, ask, expect_answer, expect_prompt_answers, hold, make_room_for};
+pub use dns::{Dns, Question, Record};
 pub use fetch::{Connection, Reply, get, get_unix};
 pub use modes::{MODES, Told, ask_at_once, descriptors_of, slow, threads_of};
 pub use server::{Launch, Server, all_children_of, children_of, is_alive};

@@ -33,7 +33,7 @@ fn every_default_is_a_value_and_shown_as_it_is_written() {
 #[test]
 fn the_documented_defaults_are_those_of_the_table() {
     let documented = "socketHost localhost socketPort 8080 socketFile none socketQueueSize 5 forking 0 threading 0 \
-        processPool none threadPool none \
+        processPool none threadPool none reverseDNS 0 \
         index index.html listing 0 dotfiles 0 followSymlinks 0 precompressed 1 cacheControl none fallback none \
         headerTimeout 10s bodyTimeout 30s writeTimeout 30s \
         keepAliveTimeout 75s maxUri 8k maxHeaderBytes 16k maxHeaders 100 maxBody 16m bodyInMemory 256k \

@@ -24,6 +24,14 @@ pub(super) fn push_line(out: &mut Vec<u8>, entry: &Entry<'_>, stamp: &[u8]) {
     out.push(b'\n');
 }
 
+/// Puts the client's name, if there is one, where the line that begins at `start` has the address.
+pub(super) fn name_client(lines: &mut Vec<u8>, start: usize, name: Option<&str>) {
+    let address = lines[start..].iter().position(|&byte| byte == b' ');
+    if let (Some(name), Some(length)) = (name, address) {
+        lines.splice(start..start + length, name.bytes());
+    }
+}
+
 fn push_client(out: &mut Vec<u8>, client: Option<IpAddr>) {
     match client.map(|address| address.to_canonical()) {
         None => out.extend_from_slice(b"unix:"),

@@ -21,6 +21,20 @@ pub(super) fn push_line(out: &mut Vec<u8>, entry: &Entry<'_>, stamp: &IsoStamp, 
     }
 }
 
+/// Appends the client's name to the line that begins at `start`, the last one, as one more entry of the object.
+///
+/// The name has no character that JSON escapes.
+pub(super) fn name_client(lines: &mut Vec<u8>, start: usize, name: Option<&str>) {
+    if !lines[start..].ends_with(b"}\n") {
+        return;
+    }
+    lines.truncate(lines.len() - 2);
+    match name {
+        Some(name) => lines.extend([",\"host\":\"", name, "\"}\n"].iter().flat_map(|part| part.bytes())),
+        None => lines.extend_from_slice(b",\"host\":null}\n"),
+    }
+}
+
 fn serialize(
     out: &mut Vec<u8>,
     entry: &Entry<'_>,

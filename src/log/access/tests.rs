@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
+use super::resolver::FarEnds;
 use super::*;
 use crate::board::Identity;
 use crate::config::LogTarget;
@@ -33,8 +34,8 @@ fn entry() -> Entry<'static> {
 
 fn line(format: AccessFormat, entry: &Entry<'_>) -> String {
     let sink = Sink::open(&LogTarget::File(PathBuf::from("/dev/null"))).unwrap();
-    let mut log = AccessLog::new(sink, format, IDENTITY);
-    log.record(entry);
+    let mut log = AccessLog::new(sink, format, IDENTITY, None);
+    log.record(entry, Duration::ZERO);
     let mut line = String::from_utf8(log.batch).unwrap();
     assert!(line.len() <= LINE_MAX, "{}", line.len());
     assert_eq!(line.pop(), Some('\n'));
@@ -149,9 +150,13 @@ fn a_line_never_exceeds_4096_bytes_and_shows_the_cut() {
         }
     }
     let every_number = Identity { worker: u32::MAX, generation: u32::MAX, pid: i32::MAX };
-    let mut log = AccessLog::new(Sink::open(&LogTarget::Stderr).unwrap(), AccessFormat::Json, every_number);
-    log.record(&largest(b"\x1b".repeat(9000).leak()));
-    assert!(log.batch.len() <= LINE_MAX, "{}", log.batch.len());
+    let sink = Sink::open(&LogTarget::Stderr).unwrap();
+    let (resolver, far_ends) = Resolver::pair();
+    let mut log = AccessLog::new(sink, AccessFormat::Json, every_number, Some(resolver));
+    log.record(&largest(b"\x1b".repeat(9000).leak()), S);
+    far_ends.call(&"x".repeat(253));
+    let line = batch(&mut log, S);
+    assert!((LINE_MAX - 200..=LINE_MAX).contains(&line.len()), "{}", line.len());
 }
 
 #[test]
@@ -173,11 +178,11 @@ fn a_field_of_just_the_limit_stays_whole() {
 #[test]
 fn lines_are_gathered_and_flushed_in_order() {
     let (mut reader, writer) = log_fd::pipe();
-    let mut log = AccessLog::new(Sink::over(writer), AccessFormat::Combined, IDENTITY);
+    let mut log = AccessLog::new(Sink::over(writer), AccessFormat::Combined, IDENTITY, None);
     assert!(log.is_empty());
     let mut count = 0;
     while !log.is_full() {
-        log.record(&Entry { status: 100 + count, ..entry() });
+        log.record(&Entry { status: 100 + count, ..entry() }, Duration::ZERO);
         count += 1;
     }
     assert!(!log.is_empty());
@@ -192,8 +197,8 @@ fn lines_are_gathered_and_flushed_in_order() {
 
 #[test]
 fn a_log_that_is_off_keeps_nothing() {
-    let mut log = AccessLog::new(Sink::open(&LogTarget::Off).unwrap(), AccessFormat::Json, IDENTITY);
-    log.record(&entry());
+    let mut log = AccessLog::new(Sink::open(&LogTarget::Off).unwrap(), AccessFormat::Json, IDENTITY, None);
+    log.record(&entry(), Duration::ZERO);
     assert!(log.is_empty());
     log.flush(Duration::ZERO);
 }
@@ -201,14 +206,120 @@ fn a_log_that_is_off_keeps_nothing() {
 #[test]
 fn lost_lines_are_reported_once_per_interval() {
     let sink = Sink::open(&LogTarget::File(PathBuf::from("/dev/full"))).unwrap();
-    let mut log = AccessLog::new(sink, AccessFormat::Combined, IDENTITY);
+    let mut log = AccessLog::new(sink, AccessFormat::Combined, IDENTITY, None);
     let mut lose_at = |seconds: u64| {
-        log.record(&entry());
+        log.record(&entry(), Duration::ZERO);
         log.sink.write(&std::mem::take(&mut log.batch));
         log.loss_to_report(Duration::from_secs(seconds))
     };
     assert_eq!([0, 1, 9, 10, 11, 21].map(&mut lose_at), [Some(1), None, None, Some(3), None, Some(2)]);
     assert_eq!(log.loss_to_report(Duration::from_secs(60)), None);
+}
+
+/// A log whose clients are named by the test.
+fn naming_log(format: AccessFormat) -> (AccessLog, FarEnds) {
+    let (resolver, far_ends) = Resolver::pair();
+    let sink = Sink::open(&LogTarget::File(PathBuf::from("/dev/null"))).unwrap();
+    (AccessLog::new(sink, format, IDENTITY, Some(resolver)), far_ends)
+}
+
+/// The batch that the next flush would write.
+fn batch(log: &mut AccessLog, now: Duration) -> String {
+    log.naming.as_mut().unwrap().release(now, &mut log.batch);
+    String::from_utf8(std::mem::take(&mut log.batch)).unwrap()
+}
+
+const S: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_line_waits_for_the_name_of_its_client_and_shows_it() {
+    let (mut log, far_ends) = naming_log(AccessFormat::Combined);
+    let address = line(AccessFormat::Combined, &entry());
+    let named = address.replace("192.0.2.17 - - ", "a.example - - ");
+    log.meet(entry().client.unwrap(), S);
+    log.record(&entry(), S);
+    log.record(&Entry { client: None, ..entry() }, S);
+    assert!(batch(&mut log, S).starts_with("unix: - - ["), "others do not wait");
+    assert!(!log.is_empty() && !log.is_full());
+    log.record(&entry(), S);
+    far_ends.call("a.example");
+    assert_eq!(batch(&mut log, S), format!("{named}\n{named}\n"));
+    assert!(log.is_empty());
+    log.record(&entry(), 2 * S);
+    assert_eq!(batch(&mut log, S), format!("{named}\n"));
+    assert_eq!(far_ends.question(), None, "asked once");
+}
+
+#[test]
+fn a_line_has_the_address_where_there_is_no_name_or_no_answer_in_time() {
+    let (mut log, far_ends) = naming_log(AccessFormat::Combined);
+    let address = format!("{}\n", line(AccessFormat::Combined, &entry()));
+    log.record(&entry(), S);
+    log.flush(2 * S);
+    assert!(!log.is_empty());
+    assert_eq!(batch(&mut log, 3 * S), address);
+    log.record(&entry(), 4 * S);
+    assert_eq!(batch(&mut log, 4 * S), address);
+    far_ends.call("");
+    assert_eq!(batch(&mut log, 5 * S), "");
+    log.record(&entry(), 5 * S);
+    assert_eq!(batch(&mut log, 5 * S), address);
+    assert_eq!(far_ends.question(), None);
+}
+
+#[test]
+fn a_log_that_ends_writes_what_waits() {
+    let (mut reader, writer) = log_fd::pipe();
+    let (resolver, _far_ends) = Resolver::pair();
+    let mut log = AccessLog::new(Sink::over(writer), AccessFormat::Combined, IDENTITY, Some(resolver));
+    log.record(&entry(), S);
+    log.flush(Duration::MAX);
+    drop(log);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, format!("{}\n", line(AccessFormat::Combined, &entry())));
+}
+
+#[test]
+fn without_a_resolver_lines_have_addresses_and_do_not_wait() {
+    let (mut log, far_ends) = naming_log(AccessFormat::Combined);
+    drop(far_ends);
+    log.record(&entry(), S);
+    assert_eq!(log.batch, format!("{}\n", line(AccessFormat::Combined, &entry())).into_bytes());
+}
+
+#[test]
+fn lines_that_find_no_room_among_the_questions_do_not_wait() {
+    let (mut log, _far_ends) = naming_log(AccessFormat::Combined);
+    let many = (0..10_000).map(|n| Ipv4Addr::from(n).into());
+    let waiting = many.take_while(|&client| {
+        log.record(&Entry { client: Some(client), ..entry() }, S);
+        log.batch.is_empty()
+    });
+    assert!((100..10_000).contains(&waiting.count()));
+}
+
+#[test]
+fn an_address_of_ipv4_is_looked_up_as_one() {
+    let (mut log, far_ends) = naming_log(AccessFormat::Combined);
+    log.record(&Entry { client: Some(Ipv4Addr::new(192, 0, 2, 17).to_ipv6_mapped().into()), ..entry() }, S);
+    log.record(&entry(), S);
+    assert!(far_ends.question().is_some());
+    assert_eq!(far_ends.question(), None);
+}
+
+#[test]
+fn a_named_json_line_keeps_the_address() {
+    let (mut log, far_ends) = naming_log(AccessFormat::Json);
+    for client in [entry().client, None] {
+        log.record(&Entry { client, ..entry() }, S);
+    }
+    far_ends.call("a.example");
+    let lines = batch(&mut log, S);
+    let objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let shown: Vec<_> = objects.iter().map(|object| (&object["client"], &object["host"])).collect();
+    assert_eq!(shown, [(&json!("unix:"), &Value::Null), (&json!("192.0.2.17"), &json!("a.example"))]);
+    assert!(lines.ends_with("\"pid\":4711,\"host\":\"a.example\"}\n"), "{lines}");
 }
 
 #[test]

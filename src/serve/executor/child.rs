@@ -4,14 +4,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, Thread};
 
 use bytes::Bytes;
 use http::StatusCode;
 
 use super::handle;
 use super::wire::{self, Encoded};
-use crate::log;
 use crate::site::{
     Body, BodyStream, Exchange, FileRange, Handler, Outbox, Passage, Payload, Piece, Response, guard, pages,
 };
@@ -27,21 +26,24 @@ const INLINE_PIECE: usize = 1 << 10;
 const DONE: i32 = 0;
 const FAILED: i32 = 1;
 
-/// Runs from the fork to the exit code.
-pub(super) fn run(handler: &dyn Handler, exchange: Exchange, socket: &OwnedFd, inherited: Vec<RawFd>) -> i32 {
+/// Runs from the fork to the exit code, in the one thread that there is, `me`.
+pub(super) fn run(
+    me: Thread,
+    handler: &dyn Handler,
+    exchange: Exchange,
+    socket: &OwnedFd,
+    inherited: Vec<RawFd>,
+) -> i32 {
     sys::process::close_inherited(inherited);
-    log::error::add_identity(format_args!("child={}", sys::process::pid()));
-    // Its panics are not its worker's.
-    log::error::install_panic_hook(|_| {});
     if let Err(cause) = sys::signal::ignore_in_child() {
-        ::log::error!("cannot unblock signals: {cause}");
+        log::error!("cannot unblock signals: {cause}");
         return FAILED;
     }
-    match send(socket, answer(handler, exchange)) {
+    match send(socket, answer(me, handler, exchange)) {
         // Its client has left.
         Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(cause) => {
-            ::log::error!("cannot pass the response on: {cause}");
+            log::error!("cannot pass the response on: {cause}");
             FAILED
         }
         Ok(()) => DONE,
@@ -49,8 +51,8 @@ pub(super) fn run(handler: &dyn Handler, exchange: Exchange, socket: &OwnedFd, i
 }
 
 /// The handler may answer later, from a thread that it starts, or when it is tended.
-fn answer(handler: &dyn Handler, mut exchange: Exchange) -> Response {
-    let (key, me) = (exchange.key(), thread::current());
+fn answer(me: Thread, handler: &dyn Handler, mut exchange: Exchange) -> Response {
+    let key = exchange.key();
     let outbox = Arc::new(Outbox::new(move || me.unpark()));
     exchange.deliver_to(Arc::clone(&outbox));
     handle(handler, exchange);
@@ -83,10 +85,7 @@ fn send(socket: &OwnedFd, response: Response) -> io::Result<()> {
     let descriptors: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
     match message::send(socket, &message, &descriptors, Patience::Wait) {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
-            ::log::error!(
-                "the response cannot be passed on ({} bytes of fields?): {cause}; sending 500",
-                message.len()
-            );
+            log::error!("the response cannot be passed on ({} bytes of fields?): {cause}; sending 500", message.len());
             let page = wire::encode(pages::page(StatusCode::INTERNAL_SERVER_ERROR));
             return message::send(socket, &page.message, &[], Patience::Wait);
         }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::thread::{self, Thread};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri};
@@ -29,6 +30,8 @@ const MESSAGE_BYTES: usize = 256 << 10;
 /// The processes of a loop, and the requests that wait for one.
 pub(in crate::serve) struct Processes {
     site: Site,
+    /// The thread that forks, of which each process has a copy.
+    me: Thread,
     registry: Registry,
     /// The token of the first process's socket.
     first_token: usize,
@@ -68,7 +71,8 @@ impl Processes {
     pub fn new(most: u32, site: Site, registry: Registry, first_token: usize) -> Self {
         let (waiting, children, living) = (VecDeque::new(), Slab::new(), 0);
         let buffer = vec![0; MESSAGE_BYTES].into();
-        Self { site, registry, first_token, most: most as usize, waiting, children, living, buffer }
+        let (me, most) = (thread::current(), most as usize);
+        Self { site, me, registry, first_token, most, waiting, children, living, buffer }
     }
 
     /// Whether a request that comes now would have to wait.
@@ -119,7 +123,7 @@ impl Processes {
             let mut inherited = others();
             inherited.extend(sockets.chain([&ours]).map(AsRawFd::as_raw_fd));
             inherited.push(self.registry.as_raw_fd());
-            child::run(self.site.handler.as_ref(), exchange, &theirs, inherited)
+            child::run(self.me.clone(), self.site.handler.as_ref(), exchange, &theirs, inherited)
         })?;
         Ok((pid, ours))
     }
