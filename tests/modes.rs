@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::time::Duration;
 
-use crate::support::{Client, Server, Told, ask_at_once, slow, threads_of, wait_until};
+use nix::sys::signal::Signal;
+
+use crate::support::{Client, Server, Told, ask_at_once, request, slow, threads_of, wait_until};
 
 /// The one worker of the modes that have one.
 fn worker_of(server: &Server) -> i32 {
@@ -23,7 +25,9 @@ fn threads(told: &[Told]) -> HashSet<(i32, &str)> {
 
 /// The most that ran at once.
 fn most(told: &[Told]) -> u64 {
-    told.iter().map(|told| told.running).max().unwrap()
+    let most = told.iter().map(|told| told.running).max().unwrap();
+    assert_eq!(told.iter().map(|told| told.peak).max(), Some(most), "{told:?}");
+    most
 }
 
 #[test]
@@ -36,6 +40,22 @@ fn the_example_says_what_it_does_not_understand() {
         assert!(answer.text().contains("/?ms=1000"), "{}", answer.text());
     }
     assert!(client.get("/").text().contains(r#""ms":0}"#));
+}
+
+#[test]
+fn the_example_does_not_count_the_requests_of_a_worker_that_was_killed() {
+    let server = slow(&["--processPool", "2"]);
+    let mut killed = Client::open(server.address());
+    killed.send(request("GET", "/?ms=20000"));
+    let other = wait_until("a request under way", || {
+        let told = Told::of(&Client::open(server.address()).get("/"));
+        (told.running == 2).then_some(told.pid)
+    });
+    let victim = server.worker_pids().into_iter().find(|pid| *pid != other).expect("the one that is held");
+    server.signal(victim, Signal::SIGKILL);
+    wait_until("its request forgotten", || {
+        (Told::of(&Client::open(server.address()).get("/")).running == 1).then_some(())
+    });
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn a_process_that_is_killed_is_named_with_its_request() {
     assert_eq!(client.answer().status, 502);
     let death = expect_death(&server, 0, "GET /?ms=20000", "signal 9 (KILL)");
     assert!(death.contains(&format!("child={victim} ")), "{death}");
-    Told::of(&client.get("/"));
+    assert_eq!(Told::of(&client.get("/")).running, 1, "the dead do not count");
     wait_until_childless(worker);
 }
 
