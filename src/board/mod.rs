@@ -45,6 +45,8 @@ const GENERATIONS: usize = 2;
 /// Words of the header.
 mod header {
     pub(super) const RECORDS_IN_USE: usize = 0;
+    pub(super) const PUT: usize = 1;
+    pub(super) const TAKEN: usize = 2;
 }
 
 /// Words of a record.
@@ -98,6 +100,33 @@ impl Board {
             }
         }
         (mean.loops > 0).then_some(mean)
+    }
+
+    /// A connection was put where siblings take it.
+    pub fn note_put(&self) {
+        self.words[header::PUT].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One was taken from there.
+    pub fn note_taken(&self) {
+        self.words[header::TAKEN].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// There was none left to take.
+    pub fn note_none_left(&self) {
+        self.words[header::TAKEN].store(self.words[header::PUT].load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether there is one to take, probably: one who dies between an act and its note leaves this wrong for a while.
+    pub fn has_some_to_take(&self) -> bool {
+        let load = |word: usize| self.words[word].load(Ordering::Relaxed);
+        load(header::PUT) != load(header::TAKEN)
+    }
+
+    /// How many loops take connections, now or once their handlers are free.
+    pub fn takers(&self) -> usize {
+        let records = (0..self.records_in_use()).map(|place| self.at(place));
+        records.filter(|record| record.word(field::TAKES_CONNECTIONS).load(Ordering::Relaxed) != 0).count()
     }
 
     fn records_in_use(&self) -> usize {
@@ -276,6 +305,7 @@ mod tests {
         open(&board, 3, 50).close();
         open(&board, 4, 7).begin_turn(95 * MS);
         assert_eq!(board.mean_connections(100 * MS, 8 * MS), Some(Mean { connections: 10, loops: 2 }));
+        assert_eq!(board.takers(), 4, "all but the one that is gone");
     }
 
     #[test]
@@ -300,6 +330,18 @@ mod tests {
         assert_eq!((record.running(), record.served()), (1, 1));
         record.set_reason("out of ideas");
         assert_eq!(record.reason().unwrap(), "out of ideas");
+    }
+
+    #[test]
+    fn what_was_put_can_be_taken_once() {
+        let board = Board::new(1, 1).unwrap();
+        assert!(!board.has_some_to_take());
+        board.note_put();
+        board.note_put();
+        board.note_taken();
+        assert!(board.has_some_to_take());
+        board.note_none_left();
+        assert!(!board.has_some_to_take(), "somebody died before he noted it");
     }
 
     #[test]

@@ -139,8 +139,8 @@ impl Loop {
             }
         }
         self.listeners.clear();
-        if !self.record.is_retired() {
-            // The siblings leave too: what waits there waits for nobody else.
+        if self.board.takers() == 0 {
+            // Nobody else will come for what waits there.
             self.take_all();
         }
     }

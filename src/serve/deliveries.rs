@@ -7,7 +7,6 @@ use super::Loop;
 use super::connection::Phase;
 use super::drive::Drive;
 use super::executor::Executor;
-use super::handover::Handover;
 use crate::site::{Delivery, ExchangeKey, Outbox};
 
 impl Loop {
@@ -19,7 +18,7 @@ impl Loop {
             match delivery {
                 Delivery::JobDone => {
                     self.env.executor.job_done();
-                    self.handover.iter_mut().for_each(Handover::has_progressed);
+                    self.handler_finished();
                 }
                 Delivery::Drain(window, patience) => self.drain(window, patience),
                 Delivery::Response(key, response) => {

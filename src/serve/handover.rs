@@ -24,7 +24,9 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// How soon a worker with requests that wait looks again for siblings that are free.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// How many requests are handed over at once for each sibling that is free.
+/// How many requests are handed over at once for each sibling that is free. Where the own handlers have not come
+/// forward for [`PATIENCE`], all are that have waited so long: the first worker whose handler is free takes the one that
+/// has waited longest, as if there were one queue, and moving costs little beside handlers that take so long.
 const BATCH: u64 = 8;
 
 /// A longer message has its bytes in a file in memory.
@@ -85,7 +87,13 @@ impl Handover {
             self.has_progressed();
             return true;
         }
-        !self.sated && now < *self.busy_since.get_or_insert(now) + PATIENCE
+        self.busy_since.get_or_insert(now);
+        !self.sated && !self.is_stuck(now)
+    }
+
+    /// Whether no handler has finished for a while.
+    fn is_stuck(&self, now: Duration) -> bool {
+        self.busy_since.is_some_and(|since| now >= since + PATIENCE)
     }
 }
 
@@ -108,13 +116,27 @@ impl Loop {
     pub(super) fn hand_over(&mut self) {
         let Some(handover) = &mut self.handover else { return };
         if std::mem::take(&mut handover.has_some) {
-            let room = |serving: &Self| serving.table.len() < serving.max_connections;
-            while self.take_one() && !self.env.executor.is_busy() && room(self) {}
-            if let Some(handover) = &mut self.handover {
-                handover.sated = true;
-            }
+            self.take_until_busy();
         }
         self.give();
+    }
+
+    /// What has waited longest is taken up before clients of this worker ask more: their next requests come in a moment.
+    pub(super) fn handler_finished(&mut self) {
+        let Some(handover) = &mut self.handover else { return };
+        handover.has_progressed();
+        if self.board.has_some_to_take() && !self.env.executor.is_busy() && !self.gate.full && !self.gate.closed {
+            self.take_until_busy();
+        }
+    }
+
+    /// Takes at least one.
+    fn take_until_busy(&mut self) {
+        let room = |serving: &Self| serving.table.len() < serving.max_connections;
+        while self.take_one() && !self.env.executor.is_busy() && room(self) {}
+        if let Some(handover) = &mut self.handover {
+            handover.sated = true;
+        }
     }
 
     /// Takes all that is left: this worker is the last, or one of them.
@@ -128,8 +150,12 @@ impl Loop {
         let (n, descriptors) = match message::receive(&handover.ends.take, &mut self.env.buffer, Patience::DoNotWait) {
             Ok((n @ 1.., descriptors)) => (n, descriptors),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return true,
-            Ok(_) | Err(_) => return false,
+            Ok(_) | Err(_) => {
+                self.board.note_none_left();
+                return false;
+            }
         };
+        self.board.note_taken();
         let mut descriptors = descriptors.into_iter();
         if let (Some(socket), Some((began, bytes))) = (descriptors.next(), self.env.buffer[..n].split_first_chunk()) {
             let bytes = match descriptors.next() {
@@ -168,7 +194,9 @@ impl Loop {
         let due = look_deadline.is_some_and(|at| at <= now);
         if due && self.may_give() {
             let free = self.board.mean_connections(now, STUCK_AFTER).map_or(0, |mean| mean.loops);
-            let given = (0..free * BATCH).take_while(|_| self.give_one()).count();
+            let stuck = self.handover.as_ref().is_some_and(|handover| handover.is_stuck(now));
+            let most = if stuck { u64::MAX } else { free * BATCH };
+            let given = (0..most).take_while(|_| self.give_one()).count();
             log::trace!("handed over {given} connections");
         }
         if let Some(handover) = &mut self.handover {
@@ -183,9 +211,10 @@ impl Loop {
         Some(look_deadline.map_or(soonest, |at| at.max(soonest)))
     }
 
-    /// While the whole server stops, everybody keeps what he has.
+    /// While the whole server stops, everybody keeps what he has; and so does the last one.
     fn may_give(&self) -> bool {
-        self.accept_until.is_none() || self.listeners.is_empty()
+        let stays = self.accept_until.is_none();
+        (stays || self.listeners.is_empty()) && self.board.takers() > usize::from(stays)
     }
 
     fn give_one(&mut self) -> bool {
@@ -199,6 +228,7 @@ impl Loop {
             pool.put_back(exchange, since);
             return false;
         }
+        self.board.note_put();
         exchange.release();
         self.record.abandon_request();
         if let Some(connection) = self.table.get_mut(index) {

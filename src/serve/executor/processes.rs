@@ -240,9 +240,9 @@ impl Processes {
         let (pid, asked) = (child.pid, child.asked.shown());
         match (answered, ended) {
             (true, Ended::Code(0)) => {}
-            (true, _) => log::error!("child={pid} died of {ended} after its answer to {asked}"),
+            (true, _) => log::error!("child={pid} ended ({ended}) after it had answered {asked}"),
             (false, _) => {
-                log::error!("child={pid} died of {ended} during {asked}; answering 502");
+                log::error!("child={pid} ended ({ended}) before it had answered {asked}; answering 502");
                 self.site.outbox.post(Delivery::Response(child.key, pages::page(StatusCode::BAD_GATEWAY)));
             }
         }

@@ -1,6 +1,7 @@
 //! Answers as late as it is asked to, and tells who did it: `cargo run --example slow -- --processPool 4`, then
 //! `curl 'localhost:8080/?ms=1000'` in several terminals at once.
 
+#[path = "slow/gauge.rs"]
 mod gauge;
 
 use std::process::{self, ExitCode};
