@@ -30,6 +30,9 @@ const BATCH: u64 = 8;
 /// A longer message has its bytes in a file in memory.
 const INLINE_BYTES: usize = 60 << 10;
 
+/// What a message brings at most: a connection, and a file with its bytes.
+const DESCRIPTORS: usize = 2;
+
 /// The socket's two ends: where connections are put, and where they are taken out.
 pub(crate) struct Ends {
     pub put: OwnedFd,
@@ -56,11 +59,14 @@ pub(super) struct Handover {
     sated: bool,
     /// When to see to the requests that wait.
     look_deadline: Option<Duration>,
+    /// They give their room to what the next message brings, which would be lost without.
+    spare: Vec<OwnedFd>,
 }
 
 impl Handover {
     pub fn new(ends: Ends) -> Self {
-        Self { ends, listens: false, has_some: false, busy_since: None, sated: false, look_deadline: None }
+        let (busy_since, look_deadline, spare) = (None, None, Vec::new());
+        Self { ends, listens: false, has_some: false, busy_since, sated: false, look_deadline, spare }
     }
 
     /// The kernel says that there is something to take.
@@ -71,6 +77,17 @@ impl Handover {
     /// A handler has finished: what siblings hand over is no more to wait than what clients of this worker ask.
     pub fn has_progressed(&mut self) {
         (self.busy_since, self.sated) = (None, false);
+    }
+
+    /// Whether there is room for what a message brings.
+    fn has_spare(&mut self) -> bool {
+        while self.spare.len() < DESCRIPTORS {
+            match self.ends.take.try_clone() {
+                Ok(descriptor) => self.spare.push(descriptor),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// When to come round although nothing has happened.
@@ -94,7 +111,8 @@ impl Loop {
     pub(super) fn move_handover(&mut self) -> io::Result<()> {
         let busy = self.env.executor.is_busy();
         let Some(handover) = &mut self.handover else { return Ok(()) };
-        let wanted = !self.gate.full && !self.gate.closed && handover.is_willing(busy, self.env.now);
+        let may = !self.gate.full && !self.gate.closed;
+        let wanted = may && handover.is_willing(busy, self.env.now) && handover.has_spare();
         match (handover.listens, wanted) {
             (false, true) => sys::epoll::add_exclusive(&self.poll, handover.ends.take.as_fd(), HANDOVER)?,
             (true, false) => sys::epoll::remove(&self.poll, handover.ends.take.as_fd())?,
@@ -124,10 +142,17 @@ impl Loop {
 
     /// Whether there was something to take.
     fn take_one(&mut self) -> bool {
-        let Some(handover) = &self.handover else { return false };
+        let Some(handover) = &mut self.handover else { return false };
+        if !handover.has_spare() {
+            return false;
+        }
+        handover.spare.clear();
         let (n, descriptors) = match message::receive(&handover.ends.take, &mut self.env.buffer, Patience::DoNotWait) {
             Ok((n @ 1.., descriptors)) => (n, descriptors),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return true,
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
+                log::error!("no descriptor was left for a connection that a sibling handed over; it is lost");
+                return true;
+            }
             Ok(_) | Err(_) => return false,
         };
         let mut descriptors = descriptors.into_iter();
@@ -149,15 +174,15 @@ impl Loop {
 
     /// A connection of a sibling is this worker's from now on.
     fn adopt(&mut self, socket: OwnedFd, began: Duration, bytes: Vec<u8>) {
-        let client = sys::socket::peer(socket.as_fd()).map_or(Client::Unix, Client::Ip);
-        let mut connection = Connection::new(socket, client);
+        // A client that has left meanwhile is nobody to answer to.
+        let Ok(peer) = sys::socket::peer(socket.as_fd()) else { return };
+        let mut connection = Connection::new(socket, peer.map_or(Client::Unix, Client::Ip));
         let mut flight = self.env.take_flight();
         flight.input = bytes;
         flight.began_elsewhere = Some(began);
         connection.kept = true;
         connection.flight = Some(flight);
-        let index = self.table.insert(connection);
-        self.record.set_connections(self.table.len());
+        let index = self.admit(connection);
         self.drive(index);
     }
 
