@@ -145,7 +145,7 @@ impl Loop {
             }
         }
         self.listeners.clear();
-        if !self.record.is_retired() {
+        if !self.record.is_retired() || !self.board.somebody_stays() {
             // The siblings leave too: what waits there waits for nobody else.
             self.take_all();
         }

@@ -210,7 +210,7 @@ impl Loop {
 
     /// While the whole server stops, everybody keeps what he has.
     fn may_give(&self) -> bool {
-        self.accept_until.is_none() || self.listeners.is_empty()
+        self.accept_until.is_none() || self.record.is_retired()
     }
 
     fn give_one(&mut self) -> bool {
