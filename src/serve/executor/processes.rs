@@ -30,8 +30,9 @@ const MESSAGE_BYTES: usize = 256 << 10;
 /// The processes of a loop, and the requests that wait for one.
 pub(in crate::serve) struct Processes {
     site: Site,
-    /// The thread that forks, of which each process has a copy.
+    /// The thread that forks, of which each process has a copy, and its process.
     me: Thread,
+    pid: i32,
     registry: Registry,
     /// The token of the first process's socket.
     first_token: usize,
@@ -71,8 +72,8 @@ impl Processes {
     pub fn new(most: u32, site: Site, registry: Registry, first_token: usize) -> Self {
         let (waiting, children, living) = (VecDeque::new(), Slab::new(), 0);
         let buffer = vec![0; MESSAGE_BYTES].into();
-        let (me, most) = (thread::current(), most as usize);
-        Self { site, me, registry, first_token, most, waiting, children, living, buffer }
+        let (me, pid, most) = (thread::current(), sys::process::pid(), most as usize);
+        Self { site, me, pid, registry, first_token, most, waiting, children, living, buffer }
     }
 
     /// Whether a request that comes now would have to wait.
@@ -105,7 +106,7 @@ impl Processes {
                 (Ok((pid, socket)), Some(exchange)) => self.admit(pid, socket, exchange),
                 (Err(cause), Some(exchange)) => {
                     log::error!(
-                        "cannot fork for a request: {cause}; answering 503 (raise the limit of processes, or lower maxProcesses)"
+                        "cannot fork for a request: {cause}; answering 503 (raise the limits of processes and open files, or lower maxProcesses)"
                     );
                     refuse(Job::Handle(exchange), &self.site.outbox, "");
                 }
@@ -120,10 +121,12 @@ impl Processes {
         let pid = sys::process::fork_child(|| {
             let Some(exchange) = exchange.take() else { return 0 };
             let sockets = self.children.iter().filter_map(|(_, child)| child.socket.as_ref());
+            let bodies = self.waiting.iter().filter_map(|exchange| exchange.request().body().file());
             let mut inherited = others();
             inherited.extend(sockets.chain([&ours]).map(AsRawFd::as_raw_fd));
+            inherited.extend(bodies.map(AsRawFd::as_raw_fd));
             inherited.push(self.registry.as_raw_fd());
-            child::run(self.me.clone(), self.site.handler.as_ref(), exchange, &theirs, inherited)
+            child::run(self.me.clone(), self.pid, self.site.handler.as_ref(), exchange, &theirs, inherited)
         })?;
         Ok((pid, ours))
     }
@@ -183,8 +186,6 @@ impl Processes {
             child.wanted = None;
             self.close(index);
             self.tidy(index);
-        } else if let Some(place) = self.waiting.iter().position(|exchange| exchange.key() == key) {
-            self.waiting.remove(place).map(Exchange::release);
         }
     }
 
@@ -203,9 +204,16 @@ impl Processes {
                     Some(message) => self.take(index, message),
                     None => return self.end(index),
                 },
-                // Nothing more comes of a dead process, even where something that it left behind has its socket.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && child.lives => return,
-                Err(_) => return self.end(index),
+                // Nothing more comes of a dead process, even where something that it left behind has its socket.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.end(index),
+                Err(cause) => {
+                    log::error!(
+                        "cannot take what child={} says: {cause} (too few descriptors? raise the limit of open files)",
+                        child.pid
+                    );
+                    return self.end(index);
+                }
             }
         }
     }
