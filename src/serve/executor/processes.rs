@@ -24,6 +24,9 @@ use crate::sys::process::Ended;
 /// the client does.
 const READ_AHEAD: usize = 1 << 20;
 
+/// What a chunk costs beside its bytes, of which it may have one.
+const CHUNK_OVERHEAD: usize = 128;
+
 /// No message is longer.
 const MESSAGE_BYTES: usize = 256 << 10;
 
@@ -55,6 +58,7 @@ struct Child {
     answered: bool,
     /// Chunks of its stream that the loop has not asked for yet; `None` is the end.
     items: VecDeque<Option<io::Result<Bytes>>>,
+    /// What they hold of [`READ_AHEAD`].
     held_bytes: usize,
     /// The loop waits for the next.
     wanted: Option<BodyStream>,
@@ -226,7 +230,7 @@ impl Processes {
                 self.site.outbox.post(Delivery::Response(child.key, response));
             }
             Message::Chunk(bytes) => {
-                child.held_bytes += bytes.len();
+                child.held_bytes += bytes.len() + CHUNK_OVERHEAD;
                 child.items.push_back(Some(Ok(bytes)));
             }
             Message::End => child.items.push_back(None),
@@ -264,7 +268,7 @@ impl Processes {
         }
         if let (Some(stream), Some(item)) = (child.wanted.take(), child.items.pop_front()) {
             if let Some(Ok(bytes)) = &item {
-                child.held_bytes -= bytes.len();
+                child.held_bytes -= bytes.len() + CHUNK_OVERHEAD;
             }
             self.site.outbox.post(Delivery::Chunk(child.key, stream, item));
             // There may be room again for what was left in the socket.
