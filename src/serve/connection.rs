@@ -213,6 +213,11 @@ impl Flight {
             && self.head.is_none()
     }
 
+    /// Whether it waits for a handler, and so finds out in no other way that its client is gone.
+    pub fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Handling | Phase::Pulling)
+    }
+
     /// Whether the next bytes of input may be looked at.
     pub fn may_consume(&self) -> bool {
         self.phase == Phase::Receiving && self.ending == Ending::Keep && self.out.len() < KEPT_CAPACITY

@@ -181,8 +181,8 @@ impl Processes {
         }
     }
 
-    /// Nothing more is wanted of an exchange.
-    pub fn forget(&mut self, key: ExchangeKey) {
+    /// Nothing more is wanted of the process of an exchange.
+    pub fn let_go(&mut self, key: ExchangeKey) {
         if let Some(index) = self.find(key) {
             let child = &mut self.children[index];
             child.answered = true;
@@ -191,6 +191,13 @@ impl Processes {
             self.close(index);
             self.tidy(index);
         }
+    }
+
+    /// Nothing more is wanted of an exchange, nor of its process if it has one.
+    pub fn forget(&mut self, key: ExchangeKey) {
+        self.let_go(key);
+        let place = self.waiting.iter().position(|exchange| exchange.key() == key);
+        place.and_then(|place| self.waiting.remove(place)).map(Exchange::release);
     }
 
     fn find(&self, key: ExchangeKey) -> Option<usize> {
