@@ -19,6 +19,7 @@ mod layers;
 mod logs;
 mod modes;
 mod modes_alike;
+mod modes_attacks;
 mod modes_crowd;
 mod modes_forking;
 mod modes_pools;

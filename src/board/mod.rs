@@ -88,8 +88,8 @@ impl Board {
         records.filter(move |record| record.word(field::PID).load(Ordering::Relaxed) == pid)
     }
 
-    /// The mean number of connections of the loops that can take more: those that are waiting for events, or
-    /// came round less than `stuck_after` ago, and whose handler is free.
+    /// The mean number of connections of the loops that can take more: those that stay, are waiting for events or came
+    /// round less than `stuck_after` ago, and whose handler is free.
     pub fn mean_connections(&self, now: Duration, stuck_after: Duration) -> Option<Mean> {
         let mut mean = Mean { connections: 0, loops: 0 };
         for place in 0..self.records_in_use() {
@@ -123,10 +123,9 @@ impl Board {
         load(header::PUT) != load(header::TAKEN)
     }
 
-    /// How many loops take connections, now or once their handlers are free.
-    pub fn takers(&self) -> usize {
-        let records = (0..self.records_in_use()).map(|place| self.at(place));
-        records.filter(|record| record.word(field::TAKES_CONNECTIONS).load(Ordering::Relaxed) != 0).count()
+    /// How many loops take connections, now or once their handlers are free, and are not to leave while others stay.
+    pub fn stayers(&self) -> usize {
+        (0..self.records_in_use()).filter(|&place| self.at(place).stays()).count()
     }
 
     fn records_in_use(&self) -> usize {
@@ -260,7 +259,12 @@ impl Record {
         let load = |field| self.word(field).load(Ordering::Relaxed);
         let turn_since = load(field::TURN_SINCE);
         let stuck = turn_since != 0 && millis(now).saturating_sub(turn_since) > millis(stuck_after);
-        load(field::TAKES_CONNECTIONS) != 0 && load(field::BUSY) == 0 && !stuck
+        self.stays() && load(field::BUSY) == 0 && !stuck
+    }
+
+    /// A worker that was asked to leave may not have heard of it yet.
+    fn stays(&self) -> bool {
+        self.word(field::TAKES_CONNECTIONS).load(Ordering::Relaxed) != 0 && !self.is_retired()
     }
 
     fn word(&self, field: usize) -> &'static AtomicU64 {
@@ -303,9 +307,10 @@ mod tests {
         open(&board, 1, 5).begin_turn(90 * MS);
         open(&board, 2, 50).set_busy(true);
         open(&board, 3, 50).close();
+        open(&board, 5, 50).retire();
         open(&board, 4, 7).begin_turn(95 * MS);
         assert_eq!(board.mean_connections(100 * MS, 8 * MS), Some(Mean { connections: 10, loops: 2 }));
-        assert_eq!(board.takers(), 4, "all but the one that is gone");
+        assert_eq!(board.stayers(), 4, "all but the one that is gone and the one that is to go");
     }
 
     #[test]
@@ -352,6 +357,7 @@ mod tests {
         assert_eq!(board.of(99).count(), 0);
         board.of(100).for_each(|record| record.mark_dead());
         assert_eq!(record.served(), 1);
+        assert_eq!(board.stayers(), 0);
         assert_eq!(board.mean_connections(MS, 8 * MS), None);
         assert_eq!(board.of(100).count(), 0);
     }

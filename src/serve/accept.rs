@@ -103,13 +103,19 @@ impl Loop {
         }
     }
 
-    fn welcome(&mut self, socket: OwnedFd, client: Client) {
+    /// Gives a connection its place; at the limit the one that has been idle longest makes room for it.
+    pub(super) fn admit(&mut self, connection: Connection) -> usize {
         if self.table.len() >= self.max_connections {
             self.cut_longest_idle();
         }
-        self.env.meet(client);
-        let index = self.table.insert(Connection::new(socket, client));
+        self.env.meet(connection.client);
+        let index = self.table.insert(connection);
         self.record.set_connections(self.table.len());
+        index
+    }
+
+    fn welcome(&mut self, socket: OwnedFd, client: Client) {
+        let index = self.admit(Connection::new(socket, client));
         let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.loops > 1);
         self.gate.accepted(self.table.len(), mean, self.env.now);
         self.drive(index);
@@ -139,7 +145,7 @@ impl Loop {
             }
         }
         self.listeners.clear();
-        if self.board.takers() == 0 {
+        if self.board.stayers() == 0 {
             // Nobody else will come for what waits there.
             self.take_all();
         }

@@ -1,6 +1,7 @@
 //! What the loop remembers of a connection: little while it is idle, and a [`Flight`] while bytes are under way.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +49,12 @@ impl Connection {
         let (readable, writable, ended) = (true, true, false);
         let (queued, kept, lingering) = (false, false, false);
         Self { socket, client, flight: None, readable, writable, ended, queued, kept, lingering, watched }
+    }
+
+    /// All that it has open: its socket, and files that go one way or the other.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let files = self.flight.iter().flat_map(|flight| flight.files());
+        files.map(AsRawFd::as_raw_fd).chain([self.socket.as_raw_fd()])
     }
 
     /// Has the loop hear no more of it, though it is not closed: another process has it too.
@@ -206,6 +213,11 @@ impl Flight {
             && self.head.is_none()
     }
 
+    /// Whether it waits for a handler, and so finds out in no other way that its client is gone.
+    pub fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Handling | Phase::Pulling)
+    }
+
     /// Whether the next bytes of input may be looked at.
     pub fn may_consume(&self) -> bool {
         self.phase == Phase::Receiving && self.ending == Ending::Keep && self.out.len() < KEPT_CAPACITY
@@ -214,6 +226,19 @@ impl Flight {
     /// Whether a response has begun that is not wholly in the kernel's hands.
     pub fn is_sending(&self) -> bool {
         self.underway.is_some() || self.sent < self.out.len()
+    }
+
+    /// Where its bodies are kept or come from.
+    fn files(&self) -> impl Iterator<Item = &File> {
+        let source = match &self.source {
+            Source::File(part) => Some(part),
+            Source::Nothing | Source::Bytes(_) | Source::Stream(_) => None,
+        };
+        let pieces = self.pieces.as_slice().iter().filter_map(|piece| match piece {
+            Piece::File(part) => Some(part),
+            Piece::Bytes(_) => None,
+        });
+        source.into_iter().chain(pieces).map(|part| part.file.as_ref()).chain(self.body.file())
     }
 
     /// Prepares it for another connection.

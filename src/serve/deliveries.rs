@@ -53,9 +53,9 @@ impl Loop {
         let Self { env, table, listeners, poll, .. } = self;
         if let Executor::Processes(processes) = &mut env.executor {
             processes.start(|| {
-                let sockets = table.iter().map(|(_, connection)| connection.socket.as_raw_fd());
+                let connections = table.iter().flat_map(|(_, connection)| connection.descriptors());
                 let listeners = listeners.iter().map(|listener| listener.as_fd().as_raw_fd());
-                sockets.chain(listeners).chain([poll.as_raw_fd()]).chain(env.access.descriptors()).collect()
+                connections.chain(listeners).chain([poll.as_raw_fd()]).chain(env.access.descriptors()).collect()
             });
         }
     }
@@ -65,6 +65,7 @@ impl Loop {
         if let Executor::Processes(processes) = &mut self.env.executor {
             processes.reap();
         }
+        self.take_deliveries();
         self.start_processes();
     }
 

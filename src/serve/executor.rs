@@ -32,6 +32,23 @@ pub(super) enum Job {
     Pull(ExchangeKey, BodyStream),
 }
 
+impl Job {
+    const fn key(&self) -> ExchangeKey {
+        match self {
+            Self::Handle(exchange) => exchange.key(),
+            Self::Pull(key, _) => *key,
+        }
+    }
+
+    /// Nobody waits for it any more.
+    fn forget(self) {
+        match self {
+            Self::Handle(exchange) => drop(exchange.release()),
+            Self::Pull(..) => {}
+        }
+    }
+}
+
 /// What runs the handlers of a worker, whose loops share it.
 #[derive(Clone)]
 pub(crate) enum Runner {
@@ -130,11 +147,20 @@ impl Executor {
         }
     }
 
-    /// Nothing more is wanted of an exchange: it is answered, or its client is gone.
+    /// An exchange is answered: nothing more is wanted of its process.
+    pub fn answered(&mut self, key: ExchangeKey) {
+        match self {
+            Self::Processes(processes) => processes.let_go(key),
+            Self::Pool(_) | Self::Threads(_) => {}
+        }
+    }
+
+    /// The client of an exchange is gone: if it waits, it waits no more.
     pub fn forget(&mut self, key: ExchangeKey) {
         match self {
+            Self::Pool(pool) => pool.forget(key),
+            Self::Threads(threads) => threads.forget(key),
             Self::Processes(processes) => processes.forget(key),
-            Self::Pool(_) | Self::Threads(_) => {}
         }
     }
 }

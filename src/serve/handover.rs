@@ -32,6 +32,9 @@ const BATCH: u64 = 8;
 /// A longer message has its bytes in a file in memory.
 const INLINE_BYTES: usize = 60 << 10;
 
+/// What a message brings at most: a connection, and a file with its bytes.
+const DESCRIPTORS: usize = 2;
+
 /// The socket's two ends: where connections are put, and where they are taken out.
 pub(crate) struct Ends {
     pub put: OwnedFd,
@@ -56,13 +59,18 @@ pub(super) struct Handover {
     busy_since: Option<Duration>,
     /// Something was taken, and since then no handler has finished.
     sated: bool,
+    /// The last handler finished so soon that one more does not wait for long.
+    quick: bool,
     /// When to see to the requests that wait.
     look_deadline: Option<Duration>,
+    /// They give their room to what the next message brings, which would be lost without.
+    spare: Vec<OwnedFd>,
 }
 
 impl Handover {
     pub fn new(ends: Ends) -> Self {
-        Self { ends, listens: false, has_some: false, busy_since: None, sated: false, look_deadline: None }
+        let (listens, has_some, sated, quick) = (false, false, false, true);
+        Self { ends, listens, has_some, busy_since: None, sated, quick, look_deadline: None, spare: Vec::new() }
     }
 
     /// The kernel says that there is something to take.
@@ -71,8 +79,20 @@ impl Handover {
     }
 
     /// A handler has finished: what siblings hand over is no more to wait than what clients of this worker ask.
-    pub fn has_progressed(&mut self) {
+    fn has_progressed(&mut self, now: Duration) {
+        self.quick = !self.is_stuck(now);
         (self.busy_since, self.sated) = (None, false);
+    }
+
+    /// Whether there is room for what a message brings.
+    fn has_spare(&mut self) -> bool {
+        while self.spare.len() < DESCRIPTORS {
+            match self.ends.take.try_clone() {
+                Ok(descriptor) => self.spare.push(descriptor),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// When to come round although nothing has happened.
@@ -84,11 +104,11 @@ impl Handover {
     /// Whether a loop whose handlers are `busy` would take more.
     fn is_willing(&mut self, busy: bool, now: Duration) -> bool {
         if !busy {
-            self.has_progressed();
+            (self.busy_since, self.sated) = (None, false);
             return true;
         }
         self.busy_since.get_or_insert(now);
-        !self.sated && !self.is_stuck(now)
+        self.quick && !self.sated && !self.is_stuck(now)
     }
 
     /// Whether no handler has finished for a while.
@@ -102,7 +122,8 @@ impl Loop {
     pub(super) fn move_handover(&mut self) -> io::Result<()> {
         let busy = self.env.executor.is_busy();
         let Some(handover) = &mut self.handover else { return Ok(()) };
-        let wanted = !self.gate.full && !self.gate.closed && handover.is_willing(busy, self.env.now);
+        let may = !self.gate.full && !self.gate.closed;
+        let wanted = may && handover.is_willing(busy, self.env.now) && handover.has_spare();
         match (handover.listens, wanted) {
             (false, true) => sys::epoll::add_exclusive(&self.poll, handover.ends.take.as_fd(), HANDOVER)?,
             (true, false) => sys::epoll::remove(&self.poll, handover.ends.take.as_fd())?,
@@ -124,7 +145,7 @@ impl Loop {
     /// What has waited longest is taken up before clients of this worker ask more: their next requests come in a moment.
     pub(super) fn handler_finished(&mut self) {
         let Some(handover) = &mut self.handover else { return };
-        handover.has_progressed();
+        handover.has_progressed(self.env.now);
         if self.board.has_some_to_take() && !self.env.executor.is_busy() && !self.gate.full && !self.gate.closed {
             self.take_until_busy();
         }
@@ -146,10 +167,18 @@ impl Loop {
 
     /// Whether there was something to take.
     fn take_one(&mut self) -> bool {
-        let Some(handover) = &self.handover else { return false };
+        let Some(handover) = &mut self.handover else { return false };
+        if !handover.has_spare() {
+            return false;
+        }
+        handover.spare.clear();
         let (n, descriptors) = match message::receive(&handover.ends.take, &mut self.env.buffer, Patience::DoNotWait) {
             Ok((n @ 1.., descriptors)) => (n, descriptors),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return true,
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
+                log::error!("no descriptor was left for a connection that a sibling handed over; it is lost");
+                self.board.note_taken();
+                return true;
+            }
             Ok(_) | Err(_) => {
                 self.board.note_none_left();
                 return false;
@@ -175,15 +204,15 @@ impl Loop {
 
     /// A connection of a sibling is this worker's from now on.
     fn adopt(&mut self, socket: OwnedFd, began: Duration, bytes: Vec<u8>) {
-        let client = sys::socket::peer(socket.as_fd()).map_or(Client::Unix, Client::Ip);
-        let mut connection = Connection::new(socket, client);
+        // A client that has left meanwhile is nobody to answer to.
+        let Ok(peer) = sys::socket::peer(socket.as_fd()) else { return };
+        let mut connection = Connection::new(socket, peer.map_or(Client::Unix, Client::Ip));
         let mut flight = self.env.take_flight();
         flight.input = bytes;
         flight.began_elsewhere = Some(began);
         connection.kept = true;
         connection.flight = Some(flight);
-        let index = self.table.insert(connection);
-        self.record.set_connections(self.table.len());
+        let index = self.admit(connection);
         self.drive(index);
     }
 
@@ -213,8 +242,8 @@ impl Loop {
 
     /// While the whole server stops, everybody keeps what he has; and so does the last one.
     fn may_give(&self) -> bool {
-        let stays = self.accept_until.is_none();
-        (stays || self.listeners.is_empty()) && self.board.takers() > usize::from(stays)
+        let retired = self.record.is_retired();
+        (self.accept_until.is_none() || retired) && self.board.stayers() > usize::from(!retired)
     }
 
     fn give_one(&mut self) -> bool {
@@ -300,11 +329,23 @@ mod tests {
         handover.sated = true;
         assert!(!handover.is_willing(true, MS));
         // Its own clients keep it at work all the time: theirs and what was handed over take turns.
-        handover.has_progressed();
-        assert!(handover.is_willing(true, MS));
+        handover.has_progressed(2 * MS);
+        assert!(handover.is_willing(true, 3 * MS));
         handover.sated = true;
-        assert!(handover.is_willing(false, 2 * MS));
-        assert!(handover.is_willing(true, 2 * MS), "it was free meanwhile");
+        assert!(handover.is_willing(false, 4 * MS));
+        assert!(handover.is_willing(true, 4 * MS), "it was free meanwhile");
+    }
+
+    #[test]
+    fn one_with_slow_handlers_takes_nothing_more_while_they_are_at_work() {
+        let mut handover = handover();
+        handover.is_willing(true, MS);
+        handover.has_progressed(100 * MS);
+        assert!(!handover.is_willing(true, 100 * MS), "what it took would wait for another of that kind");
+        assert!(handover.is_willing(false, 101 * MS));
+        assert!(!handover.is_willing(true, 102 * MS));
+        handover.has_progressed(103 * MS);
+        assert!(handover.is_willing(true, 103 * MS), "that was a quick one");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::h1;
 use crate::listen::Listener;
 use crate::log::access::AccessLog;
 use crate::site::{Delivery, Handler, Outbox, guard};
-use connection::Connection;
+use connection::{Connection, Flight};
 use drive::{Drive, Outcome};
 use env::Env;
 pub(crate) use executor::Runner;
@@ -272,7 +272,9 @@ impl Loop {
                     connection.ended |= event.is_read_closed() || failed;
                     connection.readable |= event.is_readable() || connection.ended;
                     connection.writable |= event.is_writable() || event.is_write_closed() || failed;
-                    if !connection.queued {
+                    if failed && connection.flight.as_deref().is_some_and(Flight::waits) {
+                        self.cut(index);
+                    } else if !connection.queued {
                         self.drive(index);
                     }
                 }
@@ -342,7 +344,7 @@ impl Loop {
         let Some(connection) = self.table.get_mut(index) else { return };
         if let Err(cause) = connection.watch(self.poll.registry(), index) {
             log::error!("{}: cannot watch the connection: {cause}; closing it", connection.client);
-            self.close(index);
+            self.cut(index);
         }
     }
 

@@ -119,7 +119,7 @@ impl Drive<'_> {
     fn end_response(&mut self) {
         let Some(underway) = self.flight.underway.take() else { return };
         self.env.record.end_request();
-        self.env.executor.forget(ExchangeKey { index: self.index, serial: underway.serial });
+        self.env.executor.answered(ExchangeKey { index: self.index, serial: underway.serial });
         self.env.log(self.connection.client, &underway);
         self.connection.kept = true;
         self.answered = true;

@@ -96,6 +96,11 @@ impl Stored {
         }
     }
 
+    /// The file it is kept in, if it is.
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_ref().map(BufWriter::get_ref)
+    }
+
     /// Gives back what it holds.
     pub fn release(&mut self, budget: &mut Budget) {
         let Self { held, .. } = std::mem::take(self);

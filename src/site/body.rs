@@ -275,6 +275,14 @@ impl RequestBody {
         self.len() == 0
     }
 
+    /// Its file, where it is in one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match &self.0 {
+            Stored::Memory(_) => None,
+            Stored::File(file, _) => Some(file),
+        }
+    }
+
     /// What is left, in memory: free for a small body; a large one is read from its file.
     ///
     /// # Errors

@@ -66,9 +66,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Whether answering this request may take long: sleep, wait for a lock, a disk, a database or another
     /// server, or compute for more than about a millisecond.
     ///
-    /// One that may block runs on the worker's handler thread, of which there is one: such requests of a worker are
-    /// handled one after the other. One that does not runs in the connection loop itself, which saves a change of
-    /// threads and must not be held up: nobody else is served meanwhile.
+    /// One that may block runs on a handler thread. One that does not runs in the connection loop itself, which saves a
+    /// change of threads and must not be held up: nobody else is served meanwhile. With `forking=1` or `threading=1` it is
+    /// not asked: there every request has a process or a thread of its own.
     fn may_block(&self, _request: &Request) -> bool {
         true
     }

@@ -1,15 +1,16 @@
 //! Messages between processes: whole, in order, and with descriptors (`SOCK_SEQPACKET`, unix(7)).
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 
 /// The most descriptors that one message can have (`SCM_MAX_FD`, unix(7)).
-pub(crate) const MOST_DESCRIPTORS: usize = 253;
+const MOST_DESCRIPTORS: usize = 253;
+
+/// Room for them and the header before them, in words, for the header is aligned like one.
+const CONTROL_WORDS: usize = (size_of::<libc::cmsghdr>() + MOST_DESCRIPTORS * size_of::<RawFd>()).div_ceil(8);
 
 /// Whether a call may wait: for room, or for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,29 +53,55 @@ pub(crate) fn send(socket: &impl AsFd, message: &[u8], descriptors: &[RawFd], pa
 /// closed.
 ///
 /// # Errors
-/// `WouldBlock` where there is none and it is not to wait; `InvalidData` for one that does not fit.
+/// `WouldBlock` where there is none and it is not to wait; `InvalidData` for one that does not fit, or for whose
+/// descriptors this process has no room: it is lost.
 pub(crate) fn receive(socket: &impl AsFd, buffer: &mut [u8], patience: Patience) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut room = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | patience.flags();
-    let fd = socket.as_fd().as_raw_fd();
-    loop {
-        let mut pieces = [IoSliceMut::new(buffer)];
-        let received = match recvmsg::<()>(fd, &mut pieces, Some(&mut room), flags) {
-            Err(Errno::EINTR) => continue,
-            received => received?,
-        };
-        let mut descriptors = Vec::new();
-        for control in received.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(fds) = control {
-                // SAFETY: the kernel has just made these descriptors for us alone.
-                descriptors.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
+    let mut room = [0_u64; CONTROL_WORDS];
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: zeros are a message header without anything.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut piece;
+    header.msg_iovlen = 1;
+    header.msg_control = room.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&room) as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | patience.flags().bits();
+    let received = loop {
+        // SAFETY: the header describes live buffers that nobody else uses meanwhile, and the kernel keeps to their lengths.
+        match Errno::result(unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) }) {
+            Err(Errno::EINTR) => {}
+            received => break received?,
         }
-        if received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-            return Err(io::Error::from(io::ErrorKind::InvalidData));
-        }
-        return Ok((received.bytes, descriptors));
+    };
+    // SAFETY: the kernel has just filled it in.
+    let descriptors = unsafe { descriptors_of(&header) };
+    if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
+    Ok((received.unsigned_abs(), descriptors))
+}
+
+/// Also those of a message for whose other descriptors there was no room, of which nix says nothing.
+///
+/// # Safety
+/// `header` is as recvmsg(2) has left it, and is asked once.
+unsafe fn descriptors_of(header: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut descriptors = Vec::new();
+    // SAFETY: the macros of cmsg(3) stay within what the kernel has filled in; the descriptors behind a header of this
+    // type are as many as its length says, and were made for us alone.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while let Some(found) = control.as_ref() {
+            if (found.cmsg_level, found.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                #[allow(clippy::unnecessary_cast)] // its type is not the same with every C library
+                let length = found.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let data = std::slice::from_raw_parts(libc::CMSG_DATA(control), length);
+                let numbers = data.chunks_exact(size_of::<RawFd>()).filter_map(|fd| fd.try_into().ok());
+                descriptors.extend(numbers.map(|fd| OwnedFd::from_raw_fd(RawFd::from_ne_bytes(fd))));
+            }
+            control = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+    descriptors
 }
 
 #[cfg(test)]
@@ -131,5 +158,24 @@ mod tests {
         let (one, _other) = pair().unwrap();
         let full = (0..100_000).find_map(|_| send(&one, &[0; 1000], &[], Patience::DoNotWait).err()).unwrap();
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_message_for_whose_descriptors_there_is_no_room_is_an_error_and_leaves_none_of_them() {
+        let (one, other) = pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        // In a process of its own, for the limit is one of processes.
+        let pid = crate::sys::process::fork_child(|| {
+            let first_free = file.try_clone().unwrap().as_raw_fd().unsigned_abs();
+            send(&one, b"x", &[file.as_raw_fd(), file.as_raw_fd()], Patience::DoNotWait).unwrap();
+            let room_for_one = u64::from(first_free) + 1;
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, room_for_one, room_for_one)
+                .unwrap();
+            let lost = receive(&other, &mut [0; 64], Patience::DoNotWait).unwrap_err();
+            let next = file.try_clone().unwrap().as_raw_fd().unsigned_abs();
+            i32::from(!(lost.kind() == io::ErrorKind::InvalidData && next == first_free))
+        });
+        let ended = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.unwrap()), None).unwrap();
+        assert!(matches!(ended, nix::sys::wait::WaitStatus::Exited(_, 0)), "{ended:?}");
     }
 }

@@ -119,7 +119,7 @@ pub(crate) fn signal(pid: i32, signal: Signal) -> io::Result<()> {
 pub(crate) fn die_with_parent(parent: Option<i32>) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(parent.map(|_| Signal::SIGKILL))?;
     match parent {
-        Some(parent) if nix::unistd::getppid().as_raw() != parent => Err(io::Error::other("the master is gone")),
+        Some(parent) if nix::unistd::getppid().as_raw() != parent => Err(io::Error::other("the parent is gone")),
         Some(_) | None => Ok(()),
     }
 }

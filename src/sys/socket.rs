@@ -21,9 +21,9 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<So
     Ok((socket, address.as_socket()))
 }
 
-/// The other side's address; `None` for a Unix domain socket, or one that is gone.
-pub(crate) fn peer(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
-    socket2::SockRef::from(&socket).peer_addr().ok()?.as_socket()
+/// The other side's address, as [`accept`] tells it; an error when the other side is gone.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>> {
+    Ok(socket2::SockRef::from(&socket).peer_addr()?.as_socket())
 }
 
 /// Receives what has arrived. `Ok(0)` is the client's end of file.
@@ -95,3 +95,26 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
 
 /// The error of a machine without this kind of address (`EAFNOSUPPORT`).
 pub(crate) const FAMILY_NOT_SUPPORTED: i32 = libc::EAFNOSUPPORT;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_gone_is_not_taken_for_one_of_a_unix_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        assert_eq!(peer(socket.as_fd()).unwrap(), Some(address));
+        reset_on_close(client.as_fd());
+        drop(client);
+        let mut byte = [0];
+        assert!(receive(socket.as_fd(), &mut byte).is_err(), "the reset has arrived");
+        assert!(peer(socket.as_fd()).is_err());
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(peer(one.as_fd()).unwrap(), None);
+    }
+}

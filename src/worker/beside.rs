@@ -35,6 +35,11 @@ impl Beside {
         }
     }
 
+    /// Whether none is left to wait for.
+    pub fn has_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
     /// Waits until all of them have drained.
     pub fn join(self) -> Result<(), String> {
         let ends = self.threads.into_iter().map(JoinHandle::join);

@@ -6,6 +6,7 @@ mod beside;
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::board::{Board, Identity, Record};
@@ -56,6 +57,9 @@ pub(crate) struct Start<'a> {
 /// The exit codes of a worker.
 const DONE: i32 = 0;
 const FAILED: i32 = 1;
+
+/// How often a loop that has drained looks whether those beside it have, too.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Runs from the fork to the exit code.
 pub(crate) fn run(mut start: Start<'_>) -> i32 {
@@ -114,7 +118,9 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let end = loop {
         match serving.turn() {
             Ok(Turn::Served) => {}
-            Ok(Turn::Finished) => break Ok(()),
+            Ok(Turn::Finished) if beside.has_finished() => break Ok(()),
+            // The others must still hear of it when the master is gone.
+            Ok(Turn::Finished) => thread::sleep(LOOK_AGAIN),
             Ok(Turn::Watched) => {
                 let taken = signals.take();
                 if taken.contains(&Signal::SIGCHLD) {

@@ -26,9 +26,11 @@ const INLINE_PIECE: usize = 1 << 10;
 const DONE: i32 = 0;
 const FAILED: i32 = 1;
 
-/// Runs from the fork to the exit code, in the one thread that there is, `me`.
+/// Runs from the fork to the exit code, in the one thread that there is, `me`. Nobody takes its response when its worker,
+/// `parent`, is gone.
 pub(super) fn run(
     me: Thread,
+    parent: i32,
     handler: &dyn Handler,
     exchange: Exchange,
     socket: &OwnedFd,
@@ -39,9 +41,11 @@ pub(super) fn run(
         log::error!("cannot unblock signals: {cause}");
         return FAILED;
     }
+    if sys::process::die_with_parent(Some(parent)).is_err() {
+        return FAILED;
+    }
     match send(socket, answer(me, handler, exchange)) {
-        // Its client has left.
-        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => DONE,
+        Err(cause) if is_unwanted(&cause) => DONE,
         Err(cause) => {
             log::error!("cannot pass the response on: {cause}");
             FAILED
@@ -84,7 +88,7 @@ fn send(socket: &OwnedFd, response: Response) -> io::Result<()> {
     let Encoded { message, files, stream } = wire::encode(spill(response)?);
     let descriptors: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
     match message::send(socket, &message, &descriptors, Patience::Wait) {
-        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+        Err(cause) if !is_unwanted(&cause) => {
             log::error!("the response cannot be passed on ({} bytes of fields?): {cause}; sending 500", message.len());
             let page = wire::encode(pages::page(StatusCode::INTERNAL_SERVER_ERROR));
             return message::send(socket, &page.message, &[], Patience::Wait);
@@ -92,6 +96,12 @@ fn send(socket: &OwnedFd, response: Response) -> io::Result<()> {
         sent => sent?,
     }
     stream.map_or(Ok(()), |stream| send_stream(socket, stream))
+}
+
+/// Whether a message found nobody, for the client has left: a socket that is closed with something unread says so by a
+/// reset.
+fn is_unwanted(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Sends chunks as they are made, as fast as the loop takes them.

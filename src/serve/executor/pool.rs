@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Job, perform};
-use crate::site::{Exchange, Handler, Outbox};
+use crate::site::{Exchange, ExchangeKey, Handler, Outbox};
 
 /// The threads and their queue.
 pub(crate) struct Pool {
@@ -29,7 +29,7 @@ struct Task {
 
 /// The pool as one loop sees it.
 pub(in crate::serve) struct PoolSeat {
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     outbox: Arc<Outbox>,
 }
 
@@ -117,6 +117,22 @@ impl PoolSeat {
         let task = Task { job: Job::Handle(exchange), outbox: Arc::clone(&self.outbox), since };
         self.pool.lock().push_front(task);
         self.pool.added.notify_one();
+    }
+
+    /// Takes out of the queue what waits there for an exchange.
+    pub fn forget(&self, key: ExchangeKey) {
+        if self.unfinished() <= self.pool.threads {
+            return;
+        }
+        let mut queue = self.pool.lock();
+        // Other loops have exchanges of the same name.
+        let is_it = |task: &Task| task.job.key() == key && Arc::ptr_eq(&task.outbox, &self.outbox);
+        let task = queue.iter().position(is_it).and_then(|place| queue.remove(place));
+        drop(queue);
+        if let Some(task) = task {
+            self.pool.unfinished.fetch_sub(1, Ordering::SeqCst);
+            task.job.forget();
+        }
     }
 
     fn unfinished(&self) -> usize {

@@ -24,14 +24,18 @@ use crate::sys::process::Ended;
 /// the client does.
 const READ_AHEAD: usize = 1 << 20;
 
+/// What a chunk costs beside its bytes, of which it may have one.
+const CHUNK_OVERHEAD: usize = 128;
+
 /// No message is longer.
 const MESSAGE_BYTES: usize = 256 << 10;
 
 /// The processes of a loop, and the requests that wait for one.
 pub(in crate::serve) struct Processes {
     site: Site,
-    /// The thread that forks, of which each process has a copy.
+    /// The thread that forks, of which each process has a copy, and its process.
     me: Thread,
+    pid: i32,
     registry: Registry,
     /// The token of the first process's socket.
     first_token: usize,
@@ -54,6 +58,7 @@ struct Child {
     answered: bool,
     /// Chunks of its stream that the loop has not asked for yet; `None` is the end.
     items: VecDeque<Option<io::Result<Bytes>>>,
+    /// What they hold of [`READ_AHEAD`].
     held_bytes: usize,
     /// The loop waits for the next.
     wanted: Option<BodyStream>,
@@ -71,8 +76,8 @@ impl Processes {
     pub fn new(most: u32, site: Site, registry: Registry, first_token: usize) -> Self {
         let (waiting, children, living) = (VecDeque::new(), Slab::new(), 0);
         let buffer = vec![0; MESSAGE_BYTES].into();
-        let (me, most) = (thread::current(), most as usize);
-        Self { site, me, registry, first_token, most, waiting, children, living, buffer }
+        let (me, pid, most) = (thread::current(), sys::process::pid(), most as usize);
+        Self { site, me, pid, registry, first_token, most, waiting, children, living, buffer }
     }
 
     /// Whether a request that comes now would have to wait.
@@ -105,7 +110,7 @@ impl Processes {
                 (Ok((pid, socket)), Some(exchange)) => self.admit(pid, socket, exchange),
                 (Err(cause), Some(exchange)) => {
                     log::error!(
-                        "cannot fork for a request: {cause}; answering 503 (raise the limit of processes, or lower maxProcesses)"
+                        "cannot fork for a request: {cause}; answering 503 (raise the limits of processes and open files, or lower maxProcesses)"
                     );
                     refuse(Job::Handle(exchange), &self.site.outbox, "");
                 }
@@ -120,10 +125,12 @@ impl Processes {
         let pid = sys::process::fork_child(|| {
             let Some(exchange) = exchange.take() else { return 0 };
             let sockets = self.children.iter().filter_map(|(_, child)| child.socket.as_ref());
+            let bodies = self.waiting.iter().filter_map(|exchange| exchange.request().body().file());
             let mut inherited = others();
             inherited.extend(sockets.chain([&ours]).map(AsRawFd::as_raw_fd));
+            inherited.extend(bodies.map(AsRawFd::as_raw_fd));
             inherited.push(self.registry.as_raw_fd());
-            child::run(self.me.clone(), self.site.handler.as_ref(), exchange, &theirs, inherited)
+            child::run(self.me.clone(), self.pid, self.site.handler.as_ref(), exchange, &theirs, inherited)
         })?;
         Ok((pid, ours))
     }
@@ -174,8 +181,8 @@ impl Processes {
         }
     }
 
-    /// Nothing more is wanted of an exchange.
-    pub fn forget(&mut self, key: ExchangeKey) {
+    /// Nothing more is wanted of the process of an exchange.
+    pub fn let_go(&mut self, key: ExchangeKey) {
         if let Some(index) = self.find(key) {
             let child = &mut self.children[index];
             child.answered = true;
@@ -183,9 +190,14 @@ impl Processes {
             child.wanted = None;
             self.close(index);
             self.tidy(index);
-        } else if let Some(place) = self.waiting.iter().position(|exchange| exchange.key() == key) {
-            self.waiting.remove(place).map(Exchange::release);
         }
+    }
+
+    /// Nothing more is wanted of an exchange, nor of its process if it has one.
+    pub fn forget(&mut self, key: ExchangeKey) {
+        self.let_go(key);
+        let place = self.waiting.iter().position(|exchange| exchange.key() == key);
+        place.and_then(|place| self.waiting.remove(place)).map(Exchange::release);
     }
 
     fn find(&self, key: ExchangeKey) -> Option<usize> {
@@ -203,9 +215,16 @@ impl Processes {
                     Some(message) => self.take(index, message),
                     None => return self.end(index),
                 },
-                // Nothing more comes of a dead process, even where something that it left behind has its socket.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && child.lives => return,
-                Err(_) => return self.end(index),
+                // Nothing more comes of a dead process, even where something that it left behind has its socket.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.end(index),
+                Err(cause) => {
+                    log::error!(
+                        "cannot take what child={} says: {cause} (too few descriptors? raise the limit of open files)",
+                        child.pid
+                    );
+                    return self.end(index);
+                }
             }
         }
     }
@@ -218,7 +237,7 @@ impl Processes {
                 self.site.outbox.post(Delivery::Response(child.key, response));
             }
             Message::Chunk(bytes) => {
-                child.held_bytes += bytes.len();
+                child.held_bytes += bytes.len() + CHUNK_OVERHEAD;
                 child.items.push_back(Some(Ok(bytes)));
             }
             Message::End => child.items.push_back(None),
@@ -256,7 +275,7 @@ impl Processes {
         }
         if let (Some(stream), Some(item)) = (child.wanted.take(), child.items.pop_front()) {
             if let Some(Ok(bytes)) = &item {
-                child.held_bytes -= bytes.len();
+                child.held_bytes -= bytes.len() + CHUNK_OVERHEAD;
             }
             self.site.outbox.post(Delivery::Chunk(child.key, stream, item));
             // There may be room again for what was left in the socket.

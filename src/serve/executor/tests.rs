@@ -158,3 +158,31 @@ fn what_has_waited_long_enough_can_be_withdrawn_and_put_back_before_the_others()
     assert_eq!([bench.next_began(), bench.next_began(), bench.next_began()], ["/b", "/a", "/c"]);
     assert_eq!(bench.answers(4), [200; 4]);
 }
+
+#[test]
+fn what_waits_for_a_client_that_is_gone_is_not_done() {
+    for wanted in [config::Runner::Pool(1), config::Runner::Threads(1)] {
+        let mut bench = Bench::new(wanted);
+        let runs = bench.ask("/runs", MS);
+        assert_eq!(bench.next_began(), "/runs");
+        let [gone, _] = ["/gone", "/waits"].map(|path| bench.ask(path, MS));
+        for key in [gone, gone, runs] {
+            bench.executor.forget(key);
+        }
+        bench.let_go();
+        assert_eq!(bench.answers(2), [200; 2], "{wanted:?}");
+        assert_eq!(bench.next_began(), "/waits", "{wanted:?}");
+        assert!(!bench.executor.is_busy(), "{wanted:?}");
+    }
+}
+
+#[test]
+fn loops_that_share_a_pool_forget_only_what_is_their_own() {
+    let mut bench = Bench::new(config::Runner::Pool(1));
+    let Executor::Pool(seat) = &bench.executor else { unreachable!() };
+    let other = PoolSeat::new(Arc::clone(&seat.pool), Arc::new(Outbox::new(|| {})));
+    let [_, waits] = ["/runs", "/waits"].map(|path| bench.ask(path, MS));
+    other.forget(waits);
+    bench.let_go();
+    assert_eq!(bench.answers(2), [200; 2]);
+}

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::{Job, Site, perform, refuse};
+use crate::site::ExchangeKey;
 
 /// The threads of a loop that are running, and the jobs that wait for one.
 pub(in crate::serve) struct Threads {
@@ -36,6 +37,14 @@ impl Threads {
     pub fn job_done(&mut self) {
         self.running = self.running.saturating_sub(1);
         self.start();
+    }
+
+    /// Lets no job wait for an exchange any more.
+    pub fn forget(&mut self, key: ExchangeKey) {
+        let place = self.waiting.iter().position(|job| job.key() == key);
+        if let Some(job) = place.and_then(|place| self.waiting.remove(place)) {
+            job.forget();
+        }
     }
 
     fn start(&mut self) {
