@@ -165,3 +165,14 @@ fn faults_of_children(pid: i32) -> u64 {
     let field = stat.rsplit(')').next().unwrap().split_whitespace().nth(8);
     field.and_then(|faults| faults.parse().ok()).unwrap()
 }
+
+#[test]
+fn a_site_that_keeps_a_thread_is_refused_where_it_would_be_forked_and_served_elsewhere() {
+    let launch = |mode: &str| Launch::example("faulty").env("FAULTY_START", "keep a thread").arg(mode);
+    let mut server = launch("--forking=1").spawn();
+    let line = server.wait_for_log("the site has started threads (2 in all)");
+    assert!(line.contains("say threading or processPool"), "{line}");
+    assert_eq!(server.exit_code(), 3);
+    let server = launch("--threading=1").start();
+    assert_eq!(Client::open(server.address()).get("/").status, 200);
+}

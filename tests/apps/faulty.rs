@@ -28,6 +28,10 @@ fn fail_to_build(worker: &Identity) -> Result<(), io::Error> {
         Ok("hang") if mine => loop {
             std::thread::sleep(Duration::from_secs(60));
         },
+        Ok("keep a thread") if mine => {
+            std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60)));
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

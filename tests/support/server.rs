@@ -30,7 +30,7 @@ impl Launch {
         Self::new(env!("CARGO_BIN_EXE_regrow").into()).arg("serve")
     }
 
-    /// An application among the examples of this crate. `cargo test` builds them too, but not when it is given `--test`.
+    /// An application among the examples of this crate. `cargo test` builds them too, but not when it is told which tests.
     pub fn example(name: &str) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_regrow")).with_file_name("examples").join(name);
         assert!(program.exists(), "{} is missing: run `cargo build --examples` first", program.display());
