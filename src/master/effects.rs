@@ -192,7 +192,8 @@ impl Effects {
                 log::error!("{listener}: cannot clear TCP_DEFER_ACCEPT: {cause}; waiting clients may be lost");
             }
         }
-        // Removes a socket's file too. What connects after the last worker has left would wait for nobody if the master still listened.
+        // Removes a socket's file too. What connects after the last worker has left would wait for nobody if the master
+        // still listened.
         self.setup.listeners.clear();
     }
 

@@ -122,7 +122,7 @@ pub(super) enum Phase {
     /// A handler has it.
     Handling,
     Sending,
-    /// The handler thread makes the next chunk.
+    /// The next chunk is made, beside the loop.
     Pulling,
 }
 
@@ -161,7 +161,7 @@ impl Source {
 
 /// A body that is asked for chunk by chunk.
 pub(super) struct Stream {
-    /// Not here while the handler thread makes a chunk.
+    /// Not here while a chunk is made beside the loop.
     pub chunks: Option<BodyStream>,
     /// How many bytes are left of a length that was promised.
     pub left: Option<u64>,

@@ -17,16 +17,16 @@ use crate::site::{Client, Exchange, Trailers};
 use crate::sys;
 use crate::sys::message::{self, Patience};
 
-/// How long a request waits before it is handed over: moving it costs more than a short wait. So long also a worker with
-/// a busy handler goes on taking what siblings hand over.
+/// How long a request waits before it is handed over, for moving it costs more than a short wait; and how long handlers
+/// may all be at work, none finishing, before they count as stuck.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// How soon a worker with requests that wait looks again for siblings that are free.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// How many requests are handed over at once for each sibling that is free. Where the own handlers have not come
-/// forward for [`PATIENCE`], all are that have waited so long: the first worker whose handler is free takes the one that
-/// has waited longest, as if there were one queue, and moving costs little beside handlers that take so long.
+/// How many requests are handed over at once for each sibling that is free. A worker whose own handlers are stuck hands
+/// over all that have waited long enough, whether a sibling is free yet or not: the first that is takes the oldest, as if
+/// there were one queue, and moving costs little beside handlers that take so long.
 const BATCH: u64 = 8;
 
 /// A longer message has its bytes in a file in memory.
@@ -216,7 +216,7 @@ impl Loop {
         self.drive(index);
     }
 
-    /// Hands over requests that have waited too long, as many as the siblings that are free can take.
+    /// Hands over requests that have waited too long: all of them, or as many as the siblings that are free can take.
     fn give(&mut self) {
         let now = self.env.now;
         let look_deadline = self.next_look();

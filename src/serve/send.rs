@@ -240,7 +240,7 @@ impl Drive<'_> {
         }
     }
 
-    /// Has the next chunk made, here or on the handler thread.
+    /// Has the next chunk made, here or beside the loop.
     fn pull(&mut self) {
         let Source::Stream(stream) = &mut self.flight.source else { return };
         let (Some(mut chunks), Some(underway)) = (stream.chunks.take(), &self.flight.underway) else { return };

@@ -138,7 +138,7 @@ impl Body {
     ///
     /// Where the response has a `Content-Length`, the stream must produce exactly that many bytes; otherwise it
     /// travels in chunks (to HTTP/1.0 clients until the connection closes). The stream is asked where the
-    /// handler ran: in the loop for one that does not block, on the handler thread otherwise.
+    /// handler ran: in the loop for one that does not block, beside it otherwise.
     pub fn stream<S>(chunks: S) -> Self
     where
         S: Iterator<Item = io::Result<Bytes>> + Send + 'static,

@@ -110,7 +110,8 @@ impl Processes {
                 (Ok((pid, socket)), Some(exchange)) => self.admit(pid, socket, exchange),
                 (Err(cause), Some(exchange)) => {
                     log::error!(
-                        "cannot fork for a request: {cause}; answering 503 (raise the limits of processes and open files, or lower maxProcesses)"
+                        "cannot fork for a request: {cause}; answering 503 (raise the limits of processes and open \
+                         files, or lower maxProcesses)"
                     );
                     refuse(Job::Handle(exchange), &self.site.outbox, "");
                 }
