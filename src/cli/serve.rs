@@ -10,7 +10,8 @@ use http::HeaderValue;
 use super::{CliExit, Status, arguments, processors};
 use crate::board::Identity;
 use crate::config::{Config, Layout};
-use crate::listen::{self, Address, Listener};
+use crate::listen::tls::{Acceptor, Credentials};
+use crate::listen::{self, Address, Entrance, Listener};
 use crate::log;
 use crate::log::sink::Sink;
 use crate::master::{self, Setup};
@@ -84,7 +85,17 @@ fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Se
     let layout = config.layout(processors());
     announce(&config, &layout, &listeners, notes);
     let listeners = listeners.into_iter().map(Arc::new).collect();
-    Ok(Setup { config, layout, listeners, factory, access_log })
+    let entrance = entrance(&config)?;
+    Ok(Setup { config, layout, listeners, entrance, factory, access_log })
+}
+
+fn entrance(config: &Config) -> Result<Entrance, String> {
+    let (server, proxy) = (&config.server, &config.proxy);
+    let files = server.ssl_key_file.as_deref().zip(server.ssl_certificate_file.as_deref());
+    let tls =
+        files.map(|(key, certificate)| Credentials::read(key, certificate).and_then(|found| Acceptor::new(&found)));
+    let tls = tls.transpose().map_err(|why| format!("sslCertificateFile: {why}"))?;
+    Ok(Entrance { proxy_protocol: *proxy.proxy_protocol, tls, trusted: proxy.trusted.value.clone() })
 }
 
 fn announce(config: &Config, layout: &Layout, listeners: &[Listener], notes: &[String]) {

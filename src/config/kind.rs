@@ -11,7 +11,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::mistake::Wrong;
-use super::{AccessFormat, LogTarget};
+use super::{AccessFormat, LogTarget, Senders};
 pub(crate) use modes::{forking, process_pool, thread_pool, threading};
 
 /// How a value of type `T` is written: `show` undoes `read`.
@@ -257,6 +257,34 @@ pub(crate) const fn socket_file() -> Kind<Option<PathBuf>> {
             Ok(Some(path))
         },
         show: |path| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
+    }
+}
+
+/// The path of a file, or none.
+pub(crate) const fn file() -> Kind<Option<PathBuf>> {
+    Kind {
+        shape: Shape::plain("FILE", "a file"),
+        read: |_, text, base| Ok(Some(base.join(text)).filter(|_| !text.is_empty())),
+        show: |path| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
+    }
+}
+
+/// A port, or none; 0 is any that is free.
+pub(crate) const fn optional_port() -> Kind<Option<u16>> {
+    const PORT: Kind<u16> = number("PORT", 0, 65_535);
+    Kind {
+        shape: PORT.shape,
+        read: |_, text, base| if text.is_empty() { Ok(None) } else { PORT.read(text, base).map(Some) },
+        show: |port| port.map(|port| port.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Who is believed.
+pub(crate) const fn senders() -> Kind<Senders> {
+    Kind {
+        shape: Shape::plain("NETWORKS", "addresses, networks (10.0.0.0/8) and unix, separated by blanks"),
+        read: |_, text, _| Senders::parse(text),
+        show: Senders::to_string,
     }
 }
 

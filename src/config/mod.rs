@@ -9,6 +9,7 @@ mod layers;
 mod mistake;
 mod mode;
 mod options;
+mod senders;
 
 use std::fmt;
 use std::ops::Deref;
@@ -19,7 +20,8 @@ use layers::Layers;
 pub(crate) use mistake::{Mistake, Wrong};
 pub(crate) use mode::{Layout, Mode, Runner};
 pub(crate) use options::{Change, Entries, Row, SECTIONS, Section, Shown, options};
-use options::{Files, Limits, Log, Server, Supervisor};
+use options::{Files, Limits, Log, Proxy, Server, Status, Supervisor};
+pub(crate) use senders::Senders;
 
 /// The resolved configuration of a site.
 #[derive(Clone, Debug)]
@@ -36,6 +38,10 @@ pub(crate) struct Config {
     pub supervisor: Supervisor,
     /// `[log]`
     pub log: Log,
+    /// `[proxy]`
+    pub proxy: Proxy,
+    /// `[status]`
+    pub status: Status,
 }
 
 impl Config {
@@ -70,6 +76,8 @@ impl Config {
             limits: Limits::read(layers)?,
             supervisor: Supervisor::read(layers)?,
             log: Log::read(layers)?,
+            proxy: Proxy::read(layers)?,
+            status: Status::read(layers)?,
         })
     }
 
@@ -80,6 +88,8 @@ impl Config {
         shown.extend(self.limits.show());
         shown.extend(self.supervisor.show());
         shown.extend(self.log.show());
+        shown.extend(self.proxy.show());
+        shown.extend(self.status.show());
         shown
     }
 }

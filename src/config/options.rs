@@ -10,16 +10,25 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::kind::{
-    Kind, Shape, access_format, duration, duration_or_zero, field_value, file_names, forking, host, level, log_target,
-    number, path_within, permissions, process_pool, size, socket_file, switch, thread_pool, threading,
+    Kind, Shape, access_format, duration, duration_or_zero, field_value, file, file_names, forking, host, level,
+    log_target, number, optional_port, path_within, permissions, process_pool, senders, size, socket_file, switch,
+    thread_pool, threading,
 };
 use super::layers::Layers;
 use super::mistake::Wrong;
-use super::{AccessFormat, LogTarget, Origin, Setting};
+use super::{AccessFormat, LogTarget, Origin, Senders, Setting};
 
 /// Every section, in the order in which people read them.
-pub(crate) static SECTIONS: &[Section] =
-    &[Server::SECTION, STATIC_CONTENT, Files::SECTION, Limits::SECTION, Supervisor::SECTION, Log::SECTION];
+pub(crate) static SECTIONS: &[Section] = &[
+    Server::SECTION,
+    STATIC_CONTENT,
+    Files::SECTION,
+    Limits::SECTION,
+    Supervisor::SECTION,
+    Log::SECTION,
+    Proxy::SECTION,
+    Status::SECTION,
+];
 
 const STATIC_CONTENT: Section = Section {
     name: "staticContent",
@@ -53,6 +62,10 @@ section! {
     process_pool: Option<u32> = "processPool", process_pool(1024), "", Reload, one of Mode;
     /// Threads of one worker process, made at its start, two or more; for handlers that wait much or share memory
     thread_pool: Option<u32> = "threadPool", thread_pool(1024), "", Reload, one of Mode;
+    /// Private key for TLS, in PEM; with sslCertificateFile, clients come by https
+    ssl_key_file: Option<PathBuf> = "sslKeyFile", file(), "", Reload;
+    /// Certificate of that key, in PEM, with the chain behind it
+    ssl_certificate_file: Option<PathBuf> = "sslCertificateFile", file(), "", Reload;
     /// 1 writes host names of clients into the access log, in place of their addresses
     reverse_dns: bool = "reverseDNS", switch(), "0", Reload;
 }
@@ -137,6 +150,26 @@ section! {
     access_format: AccessFormat = "accessFormat", access_format(), "combined", Reload;
     /// How much the error log says
     level: LevelFilter = "level", level(), "info", Reload;
+}
+
+section! {
+    /// Which servers in front are believed
+    Proxy = "proxy";
+
+    /// Addresses and networks whose Forwarded and X-Forwarded fields count, separated by blanks; unix is whoever reaches socketFile
+    trusted: Senders = "trusted", senders(), "", Reload;
+    /// 1 demands of every connection that it begins with the PROXY protocol, version 1 or 2
+    proxy_protocol: bool = "proxyProtocol", switch(), "0", Reload;
+}
+
+section! {
+    /// Where load balancers and people ask how it is
+    Status = "status";
+
+    /// Host name or address of the status listener
+    status_host: String = "statusHost", host(), "127.0.0.1", Restart;
+    /// Port of the status listener, which answers /healthz and /readyz; 0 lets the system choose one
+    status_port: Option<u16> = "statusPort", optional_port(), "", Restart;
 }
 
 const K: u64 = 1 << 10;

@@ -2,6 +2,7 @@
 //! Accepts nothing and knows nothing of workers.
 
 mod error;
+pub(crate) mod tls;
 mod unix;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::config::Senders;
 use crate::sys;
 
 pub(crate) use error::Error;
@@ -26,6 +28,17 @@ pub(crate) enum Address {
     Tcp { host: String, port: u16 },
     /// A Unix domain socket with the permissions `mode`.
     Unix { path: PathBuf, mode: u32 },
+}
+
+/// What a connection meets between its accept and its first request, and who is believed there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Entrance {
+    /// It must begin with the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// It must speak TLS, behind that.
+    pub tls: Option<tls::Acceptor>,
+    /// Whose forwarding fields and PROXY protocol count.
+    pub trusted: Senders,
 }
 
 /// A listening socket, bound and open; workers inherit it. Its file, if it has one, goes when its maker drops it: then

@@ -10,7 +10,7 @@ use super::machine::{Action, Death, Exit, Input, WorkerSignal};
 use crate::board::{Board, Identity, Record};
 use crate::config::{Config, Layout};
 use crate::h1;
-use crate::listen::Listener;
+use crate::listen::{Entrance, Listener};
 use crate::log::sink::Sink;
 use crate::serve::{Ends, Settings, other_descriptors};
 use crate::sys;
@@ -31,6 +31,7 @@ pub(crate) struct Setup {
     /// What the mode takes.
     pub layout: Layout,
     pub listeners: Vec<Arc<Listener>>,
+    pub entrance: Entrance,
     pub factory: Box<Factory>,
     pub access_log: Sink,
 }
@@ -153,6 +154,7 @@ impl Effects {
         worker::run(Start {
             identity: Identity { worker, generation, pid: process::pid() },
             listeners: std::mem::take(&mut self.setup.listeners),
+            entrance: self.setup.entrance.clone(),
             handover: self.handover.take(),
             settings: self.settings,
             runner: self.setup.layout.runner,

@@ -11,6 +11,7 @@ use super::executor::Executor;
 use super::stored;
 use crate::board::Record;
 use crate::h1;
+use crate::listen::Entrance;
 use crate::log::access::{AccessLog, Entry};
 use crate::log::stamp::DateCache;
 use crate::site::{Client, Handler, Outbox};
@@ -26,6 +27,7 @@ const KEPT_FLIGHTS: usize = 64;
 const RECEIVE_BYTES: usize = 64 << 10;
 
 pub(super) struct Env {
+    pub entrance: Entrance,
     pub handler: Arc<dyn Handler>,
     pub outbox: Arc<Outbox>,
     pub executor: Executor,
@@ -51,6 +53,7 @@ pub(super) struct Env {
 
 impl Env {
     pub fn new(
+        entrance: Entrance,
         handler: Arc<dyn Handler>,
         outbox: Arc<Outbox>,
         executor: Executor,
@@ -59,6 +62,7 @@ impl Env {
         access: AccessLog,
     ) -> Self {
         Self {
+            entrance,
             handler,
             outbox,
             executor,

@@ -27,7 +27,7 @@ use slab::Slab;
 use crate::board::{Board, Record};
 use crate::config;
 use crate::h1;
-use crate::listen::Listener;
+use crate::listen::{Entrance, Listener};
 use crate::log::access::AccessLog;
 use crate::site::{Delivery, Handler, Outbox, guard};
 use connection::{Connection, Flight};
@@ -94,6 +94,7 @@ pub(crate) enum Turn {
 /// What a loop is made of.
 pub(crate) struct Parts {
     pub listeners: Vec<Arc<Listener>>,
+    pub entrance: Entrance,
     /// Where siblings hand over connections, if there are siblings.
     pub handover: Option<Ends>,
     pub handler: Arc<dyn Handler>,
@@ -130,7 +131,7 @@ pub(crate) struct Loop {
 
 impl Loop {
     pub fn new(settings: &Settings, parts: Parts) -> io::Result<Self> {
-        let Parts { listeners, handover, handler, runner, access, board, record } = parts;
+        let Parts { listeners, entrance, handover, handler, runner, access, board, record } = parts;
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let wake = move || {
@@ -157,7 +158,7 @@ impl Loop {
             drain_deadline: None,
             board,
             record,
-            env: Env::new(handler, outbox, executor, settings, record, access),
+            env: Env::new(entrance, handler, outbox, executor, settings, record, access),
         })
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::board::{Board, Identity, Record};
 use crate::config::{self, AccessFormat};
-use crate::listen::Listener;
+use crate::listen::{Entrance, Listener};
 use crate::log;
 use crate::log::access::{AccessLog, Resolver};
 use crate::log::sink::Sink;
@@ -29,6 +29,7 @@ pub(crate) type Factory = dyn Fn(&Identity) -> Result<Box<dyn Handler>, Box<dyn 
 pub(crate) struct Start<'a> {
     pub identity: Identity,
     pub listeners: Vec<Arc<Listener>>,
+    pub entrance: Entrance,
     /// Where siblings hand over connections, if there are siblings.
     pub handover: Option<Ends>,
     pub settings: Settings,
@@ -102,7 +103,8 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let mut make = |record, handover| {
         let access = AccessLog::new(start.access_log.clone(), start.access_format, identity, resolvers.pop());
         let (listeners, handler, runner) = (start.listeners.clone(), Arc::clone(&site), runner.clone());
-        let parts = Parts { listeners, handover, handler, runner, access, board: start.board, record };
+        let entrance = start.entrance.clone();
+        let parts = Parts { listeners, entrance, handover, handler, runner, access, board: start.board, record };
         Loop::new(&start.settings, parts).map_err(|why| format!("cannot start the loop: {why}"))
     };
     let beside = start.records.iter().map(|&of| make(of, None).map(|serving| (serving, of)));

@@ -1,0 +1,98 @@
+//! The TLS session of one connection: what arrived is opened, what is to be said is sealed. Holds no socket.
+
+use std::fmt;
+use std::io::{self, BufRead as _, Write as _};
+use std::sync::Arc;
+
+use rustls::{ServerConfig, ServerConnection};
+
+/// How many sealed bytes may wait for the client to take them; what is said beyond is not taken yet.
+const SEALED_BYTES: usize = 64 << 10;
+
+/// Records of the first flight and the like that leave in one call.
+pub(crate) struct Session {
+    connection: ServerConnection,
+    /// Nothing has arrived yet.
+    fresh: bool,
+}
+
+/// Why a session does not go on.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The client speaks HTTP without TLS.
+    PlainHttp,
+    /// What it said is not TLS, or nothing that both sides can agree on. An alert for it waits to be sent.
+    Broken(rustls::Error),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PlainHttp => f.write_str("plain HTTP came to a port for TLS"),
+            Self::Broken(cause) => write!(f, "TLS: {cause}"),
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Refusal> {
+        let mut connection = ServerConnection::new(config).map_err(Refusal::Broken)?;
+        connection.set_buffer_limit(Some(SEALED_BYTES));
+        Ok(Self { connection, fresh: true })
+    }
+
+    /// Takes what arrived, and appends what the client said to `opened`.
+    pub fn open(&mut self, mut arrived: &[u8], opened: &mut Vec<u8>) -> Result<(), Refusal> {
+        if std::mem::take(&mut self.fresh) && arrived.first().is_some_and(u8::is_ascii_alphabetic) {
+            return Err(Refusal::PlainHttp);
+        }
+        while !arrived.is_empty() {
+            match self.connection.read_tls(&mut arrived) {
+                // Behind its end a client says nothing that counts.
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(_) => return Err(Refusal::Broken(rustls::Error::General("too long a message".into()))),
+            }
+            self.connection.process_new_packets().map_err(Refusal::Broken)?;
+            let mut reader = self.connection.reader();
+            while let Ok(said @ [_, ..]) = reader.fill_buf() {
+                let length = said.len();
+                opened.extend_from_slice(said);
+                reader.consume(length);
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals some of what is to be said, and returns how much: all, unless much was sealed before and is not sent.
+    pub fn seal(&mut self, first: &[u8], second: &[u8]) -> usize {
+        // Writing fails never; it stops where the room ends.
+        self.connection.writer().write_vectored(&[io::IoSlice::new(first), io::IoSlice::new(second)]).unwrap_or(0)
+    }
+
+    /// Says that nothing more will be said (RFC 8446, section 6.1).
+    pub fn seal_end(&mut self) {
+        self.connection.send_close_notify();
+    }
+
+    /// Whether something sealed is to be sent.
+    pub fn has_sealed(&self) -> bool {
+        self.connection.wants_write()
+    }
+
+    /// Writes what is sealed, as much as `to` takes in one call.
+    pub fn write_to(&mut self, to: &mut dyn io::Write) -> io::Result<usize> {
+        self.connection.write_tls(to)
+    }
+
+    /// Whether both sides know each other.
+    pub fn is_established(&self) -> bool {
+        !self.connection.is_handshaking()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session")
+    }
+}
