@@ -8,6 +8,7 @@ use mio::Token;
 use super::connection::Connection;
 use super::gate::{Move, STUCK_AFTER};
 use super::timers::Timer;
+use super::transport::Transport;
 use super::{FIRST_LISTENER, LOOK_AGAIN, Loop};
 use crate::site::Client;
 use crate::sys;
@@ -115,7 +116,11 @@ impl Loop {
     }
 
     fn welcome(&mut self, socket: OwnedFd, client: Client) {
-        let index = self.admit(Connection::new(socket, client));
+        let transport = match Transport::new(&self.env.entrance) {
+            Ok(transport) => transport,
+            Err(refusal) => return log::error!("{client}: cannot begin: {refusal}; closing the connection"),
+        };
+        let index = self.admit(Connection::new(socket, transport, client));
         let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.loops > 1);
         self.gate.accepted(self.table.len(), mean, self.env.now);
         self.drive(index);

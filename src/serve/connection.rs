@@ -10,6 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::stored::Stored;
+use super::transport::Transport;
 use crate::h1::{Head, Receiver};
 use crate::site::{BodyStream, Client, FileRange, Piece};
 
@@ -17,6 +18,7 @@ use crate::site::{BodyStream, Client, FileRange, Piece};
 #[derive(Debug)]
 pub(super) struct Connection {
     pub socket: OwnedFd,
+    pub transport: Transport,
     pub client: Client,
     pub flight: Option<Box<Flight>>,
     /// Bytes, the end or an error may be there to be received (edge-triggered: known until EAGAIN).
@@ -44,11 +46,11 @@ enum Watched {
 
 impl Connection {
     /// A connection that was just accepted: its first request is probably there.
-    pub const fn new(socket: OwnedFd, client: Client) -> Self {
+    pub const fn new(socket: OwnedFd, transport: Transport, client: Client) -> Self {
         let watched = Watched::Nothing;
         let (readable, writable, ended) = (true, true, false);
         let (queued, kept, lingering) = (false, false, false);
-        Self { socket, client, flight: None, readable, writable, ended, queued, kept, lingering, watched }
+        Self { socket, transport, client, flight: None, readable, writable, ended, queued, kept, lingering, watched }
     }
 
     /// All that it has open: its socket, and files that go one way or the other.

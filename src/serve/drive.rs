@@ -13,8 +13,10 @@ use super::executor::{self, Job};
 use super::send::Sent;
 use super::stored;
 use super::timers::Timer;
+use super::transport::Received;
 use crate::h1::{self, Event};
-use crate::site::{Exchange, ExchangeKey, RequestBody, Trailers, pages};
+use crate::listen::tls::Refusal;
+use crate::site::{Exchange, ExchangeKey, RequestBody, Response, Trailers, pages};
 use crate::sys;
 
 /// What a connection may receive and send in one turn, and how long handlers and streams may keep the loop for it;
@@ -24,6 +26,9 @@ const TURN_TIME: Duration = Duration::from_millis(1);
 
 /// How many events of a request are taken between two looks at the clock.
 const EVENTS_PER_LOOK: u32 = 64;
+
+/// What a client hears that speaks plain HTTP to a port for TLS.
+const HTTPS_ONLY: &str = "This port speaks HTTPS: put https:// in front of the address.\n";
 
 /// What the connection waits for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,17 +126,22 @@ impl<'a> Drive<'a> {
     }
 
     fn receive(&mut self) -> Option<Outcome> {
-        if !self.connection.readable {
+        if !self.connection.can_receive() {
             return Some(self.wait_for_client());
         }
         let mut buffer = std::mem::take(&mut self.env.buffer);
-        let outcome = match sys::socket::receive(self.connection.socket.as_fd(), &mut buffer) {
-            Ok(0) => Some(Outcome::Close),
-            Ok(n) => {
-                // Less than asked for: there is no more, and epoll tells of the next (epoll(7)).
-                self.connection.readable = n == buffer.len() || self.connection.ended;
-                self.spend_bytes(n);
-                self.take_in(&buffer[..n]);
+        let mut opened = std::mem::take(&mut self.env.opened);
+        let outcome = match self.connection.receive(&mut buffer, &mut opened) {
+            Ok(Received::Bytes(arrived, said)) => {
+                self.left_bytes = self.left_bytes.saturating_sub(arrived);
+                // Records that say nothing keep nobody waiting for longer.
+                self.progress |= !said.is_empty();
+                self.take_in(said);
+                None
+            }
+            Ok(Received::End) => Some(Outcome::Close),
+            Ok(Received::Refused(refusal)) => {
+                self.refuse_session(&refusal);
                 None
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -140,8 +150,17 @@ impl<'a> Drive<'a> {
             }
             Err(_) => Some(Outcome::Close),
         };
-        self.env.buffer = buffer;
+        (self.env.buffer, self.env.opened) = (buffer, opened);
         outcome
+    }
+
+    fn refuse_session(&mut self, refusal: &Refusal) {
+        log::debug!("{}: {refusal}", self.connection.client);
+        match refusal {
+            Refusal::PlainHttp => self.refuse_with(pages::explained(StatusCode::BAD_REQUEST, HTTPS_ONLY)),
+            // The alert is what there is to be sent.
+            Refusal::Broken(_) => self.flight.ending = Ending::Linger,
+        }
     }
 
     fn take_in(&mut self, bytes: &[u8]) {
@@ -281,7 +300,11 @@ impl<'a> Drive<'a> {
 
     /// Answers bytes that are no acceptable request: the connection cannot be trusted any further.
     pub fn refuse(&mut self, status: StatusCode) {
-        let response = pages::page(status);
+        self.refuse_with(pages::page(status));
+    }
+
+    fn refuse_with(&mut self, response: Response) {
+        let status = response.status();
         let body_bytes = response.body().len().unwrap_or(0);
         self.flight.input.clear();
         self.encode_refusal(response);
@@ -297,8 +320,10 @@ impl<'a> Drive<'a> {
 
     /// The connection ends here, whatever was under way.
     pub fn give_up(mut self) {
-        if self.flight.is_sending() || self.flight.ending == Ending::Reset {
+        if self.flight.is_sending() || self.flight.ending == Ending::Reset || self.connection.has_sealed() {
             sys::socket::reset_on_close(self.connection.socket.as_fd());
+        } else {
+            self.connection.end_session();
         }
         if let Some(mut underway) = self.flight.underway.take() {
             underway.body_bytes = underway.body_bytes.saturating_sub(self.flight.source.left());

@@ -52,7 +52,7 @@ impl Loop {
     fn time_out(&mut self, index: usize) {
         let Some(connection) = self.table.get_mut(index) else { return };
         if connection.flight.is_none() {
-            return self.close(index);
+            return self.cut(index);
         }
         let mut drive = Drive::new(index, connection, &mut self.env);
         drive.refuse(StatusCode::REQUEST_TIMEOUT);

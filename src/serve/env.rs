@@ -45,6 +45,8 @@ pub(super) struct Env {
     /// The worker is draining: every response is the last of its connection.
     pub draining: bool,
     pub buffer: Box<[u8]>,
+    /// What was sealed in the buffer.
+    pub opened: Vec<u8>,
     #[allow(clippy::vec_box)] // they go from here to a connection, which is to stay small
     spare: Vec<Box<Flight>>,
     last_serial: u64,
@@ -77,6 +79,7 @@ impl Env {
             dates: DateCache::new(),
             draining: false,
             buffer: vec![0; RECEIVE_BYTES].into(),
+            opened: Vec::new(),
             spare: Vec::new(),
             last_serial: 0,
             log_deadline: None,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::connection::{Connection, Phase};
 use super::executor::Executor;
 use super::gate::STUCK_AFTER;
+use super::transport::Transport;
 use super::{HANDOVER, Loop};
 use crate::h1;
 use crate::site::{Client, Exchange, Trailers};
@@ -206,7 +207,7 @@ impl Loop {
     fn adopt(&mut self, socket: OwnedFd, began: Duration, bytes: Vec<u8>) {
         // A client that has left meanwhile is nobody to answer to.
         let Ok(peer) = sys::socket::peer(socket.as_fd()) else { return };
-        let mut connection = Connection::new(socket, peer.map_or(Client::Unix, Client::Ip));
+        let mut connection = Connection::new(socket, Transport::Plain, peer.map_or(Client::Unix, Client::Ip));
         let mut flight = self.env.take_flight();
         flight.input = bytes;
         flight.began_elsewhere = Some(began);
@@ -267,11 +268,12 @@ impl Loop {
         true
     }
 
-    /// Whether a request can go elsewhere: its connection waits for nothing but the answer, and the request can be
-    /// written as it came.
+    /// Whether a request can go elsewhere: its connection waits for nothing but the answer and has no TLS session, which
+    /// no other process could go on with, and the request can be written as it came.
     fn can_go(&self, exchange: &Exchange) -> bool {
         let (key, request) = (exchange.key(), exchange.request());
-        let flight = self.table.get(key.index).and_then(|connection| connection.flight.as_deref());
+        let connection = self.table.get(key.index).filter(|connection| !connection.is_tls());
+        let flight = connection.and_then(|connection| connection.flight.as_deref());
         let waits = flight.is_some_and(|flight| {
             let is_it = flight.underway.as_ref().is_some_and(|underway| underway.serial == key.serial);
             is_it && flight.phase == Phase::Handling && flight.sent == flight.out.len()

@@ -13,6 +13,7 @@ mod handover;
 mod send;
 mod stored;
 mod timers;
+mod transport;
 
 use std::collections::VecDeque;
 use std::io;

@@ -162,16 +162,26 @@ impl Drive<'_> {
                 Source::File(part) => (&[], part.len() > 0),
                 Source::Nothing | Source::Stream(_) => (&[], false),
             };
-            if buffered.is_empty() && body.is_empty() {
+            let is_empty = buffered.is_empty() && body.is_empty();
+            if is_empty && !self.connection.has_sealed() {
                 flight.out.clear();
                 flight.sent = 0;
+                return Sent::Done;
+            }
+            // Within TLS a file's bytes are put behind these, to be sealed with them.
+            if more_follows && buffered.len() < COPIED_BYTES && self.connection.is_tls() {
                 return Sent::Done;
             }
             if !self.connection.writable {
                 return Sent::Blocked;
             }
             let from_buffer = buffered.len();
-            match sys::socket::send(self.connection.socket.as_fd(), buffered, body, more_follows) {
+            let sent = if is_empty {
+                self.connection.flush().map(|()| 0)
+            } else {
+                self.connection.send(buffered, body, more_follows)
+            };
+            match sent {
                 Ok(n) => {
                     flight.sent += n.min(from_buffer);
                     if let Source::Bytes(bytes) = &mut flight.source {
@@ -191,8 +201,8 @@ impl Drive<'_> {
             Source::Nothing | Source::Bytes(_) => self.end_piece(),
             Source::File(part) if part.len() == 0 => self.end_piece(),
             Source::File(part) => match part.passage {
-                Passage::Sendfile => return self.send_file(),
-                Passage::Copied => self.copy_file(),
+                Passage::Sendfile if !self.connection.is_tls() => return self.send_file(),
+                Passage::Sendfile | Passage::Copied => self.copy_file(),
             },
             Source::Stream(_) => self.pull(),
         }
@@ -223,10 +233,12 @@ impl Drive<'_> {
         Sent::Done
     }
 
-    /// Reads the next bytes of the file into the buffer; the last ones only where the file is still the same after that.
+    /// Reads the next bytes of the file into the buffer, behind what is there; the last ones only where the file is still
+    /// the same after that.
     fn copy_file(&mut self) {
         let Source::File(part) = &mut self.flight.source else { return };
-        let want = usize::try_from(part.len()).unwrap_or(usize::MAX).min(COPIED_BYTES);
+        let room = COPIED_BYTES.saturating_sub(self.flight.out.len() - self.flight.sent);
+        let want = usize::try_from(part.len()).unwrap_or(usize::MAX).min(room);
         match read_at(part.file.as_ref(), &mut self.env.buffer[..want], part.range.start) {
             Ok(0) => self.break_off(&CHANGED),
             Ok(n) => {

@@ -7,14 +7,19 @@ use super::{Body, Response};
 
 /// A page that states `status` and nothing else.
 pub(crate) fn page(status: StatusCode) -> Response {
-    let mut response = Response::new(Body::from(html(status)));
+    explained(status, "")
+}
+
+/// A page that states `status` and a sentence, which is put there as it is.
+pub(crate) fn explained(status: StatusCode, sentence: &str) -> Response {
+    let mut response = Response::new(Body::from(html(status, sentence)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     response
 }
 
 /// The empty icon keeps browsers from asking for one.
-fn html(status: StatusCode) -> String {
+fn html(status: StatusCode, sentence: &str) -> String {
     let code = status.as_str();
     let reason = status.canonical_reason().unwrap_or("Error");
     format!(
@@ -26,7 +31,7 @@ fn html(status: StatusCode) -> String {
          font:1.2rem/1.4 system-ui,sans-serif}}\n\
          h1{{margin:0;font-size:1em;font-weight:400}}\n\
          b{{display:block;font-size:5em;line-height:1;font-weight:200;color:#2f8f4e;font-variant-numeric:tabular-nums}}\n\
-         </style>\n<h1><b>{code}</b> {reason}</h1>\n"
+         </style>\n<h1><b>{code}</b> {reason}</h1>\n{sentence}"
     )
 }
 
@@ -37,10 +42,10 @@ mod tests {
     #[test]
     fn every_page_is_small_and_states_its_status() {
         for code in (300..600).filter_map(|code| StatusCode::from_u16(code).ok()) {
-            let html = html(code);
+            let html = html(code, "");
             assert!(html.len() < 1024, "{code}: {} bytes", html.len());
             assert!(html.contains(&format!("<b>{}</b>", code.as_str())));
         }
-        assert!(html(StatusCode::NOT_FOUND).contains("<title>404 Not Found</title>"));
+        assert!(html(StatusCode::NOT_FOUND, "").contains("<title>404 Not Found</title>"));
     }
 }

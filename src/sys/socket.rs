@@ -45,6 +45,11 @@ pub(crate) fn send(socket: BorrowedFd<'_>, first: &[u8], second: &[u8], more_fol
     retry(|| nix::sys::socket::sendmsg::<()>(socket.as_raw_fd(), &pieces, &[], flags, None))
 }
 
+/// Sends what the socket takes of many pieces in one call.
+pub(crate) fn send_pieces(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    retry(|| nix::sys::socket::sendmsg::<()>(socket.as_raw_fd(), pieces, &[], MsgFlags::MSG_NOSIGNAL, None))
+}
+
 /// Sends up to `count` bytes of a file from `offset`, from the page cache. `Ok(0)`: the file ends there.
 pub(crate) fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
     let mut offset = i64::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;

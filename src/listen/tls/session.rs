@@ -9,11 +9,13 @@ use rustls::{ServerConfig, ServerConnection};
 /// How many sealed bytes may wait for the client to take them; what is said beyond is not taken yet.
 const SEALED_BYTES: usize = 64 << 10;
 
-/// Records of the first flight and the like that leave in one call.
+/// A session.
 pub(crate) struct Session {
     connection: ServerConnection,
     /// Nothing has arrived yet.
     fresh: bool,
+    /// The client has said that it will say nothing more.
+    ended: bool,
 }
 
 /// Why a session does not go on.
@@ -38,7 +40,7 @@ impl Session {
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Refusal> {
         let mut connection = ServerConnection::new(config).map_err(Refusal::Broken)?;
         connection.set_buffer_limit(Some(SEALED_BYTES));
-        Ok(Self { connection, fresh: true })
+        Ok(Self { connection, fresh: true, ended: false })
     }
 
     /// Takes what arrived, and appends what the client said to `opened`.
@@ -53,7 +55,7 @@ impl Session {
                 Ok(_) => {}
                 Err(_) => return Err(Refusal::Broken(rustls::Error::General("too long a message".into()))),
             }
-            self.connection.process_new_packets().map_err(Refusal::Broken)?;
+            self.ended = self.connection.process_new_packets().map_err(Refusal::Broken)?.peer_has_closed();
             let mut reader = self.connection.reader();
             while let Ok(said @ [_, ..]) = reader.fill_buf() {
                 let length = said.len();
@@ -85,9 +87,9 @@ impl Session {
         self.connection.write_tls(to)
     }
 
-    /// Whether both sides know each other.
-    pub fn is_established(&self) -> bool {
-        !self.connection.is_handshaking()
+    /// Whether the client has said that it will say nothing more.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 }
 
