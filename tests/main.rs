@@ -32,3 +32,4 @@ mod static_clients;
 mod static_race;
 mod stop;
 mod supervision;
+mod tls;

@@ -9,6 +9,7 @@ mod dns;
 mod fetch;
 mod modes;
 mod server;
+mod tls_client;
 mod user;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub use dns::{Dns, Question, Record};
 pub use fetch::{Connection, Reply, get, get_unix};
 pub use modes::{MODES, Told, ask_at_once, descriptors_of, slow, threads_of};
 pub use server::{Launch, Server, all_children_of, children_of, is_alive};
+pub use tls_client::{Authority, TlsClient, TlsStream, VERSIONS, exchange};
 pub use user::LimitedUser;
 
 /// Nothing that is waited for takes so long, not even on a machine that is busy with other tests.

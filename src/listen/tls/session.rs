@@ -9,11 +9,15 @@ use rustls::{ServerConfig, ServerConnection};
 /// How many sealed bytes may wait for the client to take them; what is said beyond is not taken yet.
 const SEALED_BYTES: usize = 64 << 10;
 
+/// What a client may send until both sides know each other. A hello with every key of tomorrow takes a tenth of it, and
+/// who sends more wants memory.
+const HANDSHAKE_BYTES: usize = 16 << 10;
+
 /// A session.
 pub(crate) struct Session {
     connection: ServerConnection,
-    /// Nothing has arrived yet.
-    fresh: bool,
+    /// How many bytes the handshake may still take.
+    handshake_left: usize,
     /// The client has said that it will say nothing more.
     ended: bool,
 }
@@ -40,20 +44,23 @@ impl Session {
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Refusal> {
         let mut connection = ServerConnection::new(config).map_err(Refusal::Broken)?;
         connection.set_buffer_limit(Some(SEALED_BYTES));
-        Ok(Self { connection, fresh: true, ended: false })
+        Ok(Self { connection, handshake_left: HANDSHAKE_BYTES, ended: false })
     }
 
     /// Takes what arrived, and appends what the client said to `opened`.
     pub fn open(&mut self, mut arrived: &[u8], opened: &mut Vec<u8>) -> Result<(), Refusal> {
-        if std::mem::take(&mut self.fresh) && arrived.first().is_some_and(u8::is_ascii_alphabetic) {
+        if self.handshake_left == HANDSHAKE_BYTES && arrived.first().is_some_and(u8::is_ascii_alphabetic) {
             return Err(Refusal::PlainHttp);
         }
         while !arrived.is_empty() {
             match self.connection.read_tls(&mut arrived) {
                 // Behind its end a client says nothing that counts.
                 Ok(0) => break,
+                Ok(taken) if self.connection.is_handshaking() => {
+                    self.handshake_left = self.handshake_left.checked_sub(taken).ok_or_else(too_long)?;
+                }
                 Ok(_) => {}
-                Err(_) => return Err(Refusal::Broken(rustls::Error::General("too long a message".into()))),
+                Err(_) => return Err(too_long()),
             }
             self.ended = self.connection.process_new_packets().map_err(Refusal::Broken)?.peer_has_closed();
             let mut reader = self.connection.reader();
@@ -91,6 +98,10 @@ impl Session {
     pub fn has_ended(&self) -> bool {
         self.ended
     }
+}
+
+fn too_long() -> Refusal {
+    Refusal::Broken(rustls::Error::General("a message without end".into()))
 }
 
 impl fmt::Debug for Session {
