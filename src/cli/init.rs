@@ -46,11 +46,13 @@ fn recommended(name: &str, processors: u32) -> Option<String> {
     }
 }
 
-/// What chooses another mode instead.
-fn alternative(name: &str) -> Option<&'static str> {
+/// What chooses another mode instead, and what to say where the default is none and the name of a value would be none.
+fn example(name: &str) -> Option<&'static str> {
     match name {
         "forking" | "threading" => Some("1"),
         "threadPool" => Some("10"),
+        "trusted" => Some("127.0.0.1"),
+        "statusPort" => Some("8081"),
         _ => None,
     }
 }
@@ -77,7 +79,7 @@ const HEADER: &str = "\
 #   regrow check -c FILE    says what it would run, or every mistake
 #   regrow serve -c FILE    runs it
 #
-# What is commented out shows its default, or a mode to say instead of processPool.
+# What is commented out shows its default, an example where there is none, or a mode to say instead of processPool.
 # A line that begins with # or ; is a comment.
 # localhost is reached from this machine only: say socketHost = 0.0.0.0 unless another server stands in front.
 # TIME takes ms, s, m or h; SIZE takes bytes, or k, m or g. Relative paths are relative to this file.
@@ -92,7 +94,7 @@ fn sample_row(row: &Row, processors: u32) -> String {
     };
     match recommended(name, processors) {
         Some(value) => format!("{help}\n# Default: {}\n{name} = {value}\n", row.shown_default()),
-        None => format!("{help}\n# {name} = {}\n", alternative(name).unwrap_or(default)),
+        None => format!("{help}\n# {name} = {}\n", example(name).unwrap_or(default)),
     }
 }
 

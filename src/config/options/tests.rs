@@ -33,12 +33,13 @@ fn every_default_is_a_value_and_shown_as_it_is_written() {
 #[test]
 fn the_documented_defaults_are_those_of_the_table() {
     let documented = "socketHost localhost socketPort 8080 socketFile none socketQueueSize 5 forking 0 threading 0 \
-        processPool none threadPool none reverseDNS 0 \
+        processPool none threadPool none sslKeyFile none sslCertificateFile none reverseDNS 0 \
         index index.html listing 0 dotfiles 0 followSymlinks 0 precompressed 1 cacheControl none fallback none \
         headerTimeout 10s bodyTimeout 30s writeTimeout 30s \
         keepAliveTimeout 75s maxUri 8k maxHeaderBytes 16k maxHeaders 100 maxBody 16m bodyInMemory 256k \
         maxConnections 10000 maxProcesses 256 maxThreads 256 handlerThreads 1 gracefulTimeout 30s startTimeout 60s respawnDelayMax 30s drainDelay 0 \
-        socketFileMode 0660 errorLog stderr accessLog stdout accessFormat combined level info";
+        socketFileMode 0660 errorLog stderr accessLog stdout accessFormat combined level info \
+        trusted none proxyProtocol 0 statusHost 127.0.0.1 statusPort none";
     let table: Vec<_> = options().flat_map(|row| [row.name, row.shown_default()]).collect();
     assert_eq!(table, documented.split_whitespace().collect::<Vec<_>>());
 }
@@ -66,7 +67,10 @@ fn help_is_one_line_without_a_full_stop() {
 }
 
 #[test]
-fn what_the_listener_was_made_with_changes_by_a_restart_alone() {
+fn what_the_listeners_were_made_with_changes_by_a_restart_alone() {
     let fixed: Vec<_> = options().filter(|row| row.change == Change::Restart).map(|row| row.name).collect();
-    assert_eq!(fixed, ["socketHost", "socketPort", "socketFile", "socketQueueSize", "socketFileMode"]);
+    assert_eq!(
+        fixed,
+        ["socketHost", "socketPort", "socketFile", "socketQueueSize", "socketFileMode", "statusHost", "statusPort"]
+    );
 }
