@@ -30,6 +30,7 @@ mod start;
 mod static_browser;
 mod static_clients;
 mod static_race;
+mod status;
 mod stop;
 mod supervision;
 mod tls;

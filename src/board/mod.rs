@@ -47,6 +47,9 @@ mod header {
     pub(super) const RECORDS_IN_USE: usize = 0;
     pub(super) const PUT: usize = 1;
     pub(super) const TAKEN: usize = 2;
+    pub(super) const PHASE: usize = 3;
+    pub(super) const WANTED: usize = 4;
+    pub(super) const SERVING: usize = 5;
 }
 
 /// Words of a record.
@@ -128,6 +131,34 @@ impl Board {
         (0..self.records_in_use()).filter(|&place| self.at(place).stays()).count()
     }
 
+    /// Says how the pool is (the master).
+    pub fn tell(&self, pool: Pool) {
+        let set = |word: usize, to: u64| self.words[word].store(to, Ordering::Relaxed);
+        set(header::PHASE, pool.phase as u64);
+        set(header::WANTED, pool.wanted.into());
+        set(header::SERVING, pool.serving.into());
+    }
+
+    /// What the master said last.
+    pub fn pool(&self) -> Pool {
+        let load = |word: usize| u32::try_from(self.words[word].load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let all = [Phase::Starting, Phase::Running, Phase::Stopping];
+        let phase = all.into_iter().find(|&phase| phase as u32 == load(header::PHASE)).unwrap_or(Phase::Starting);
+        Pool { phase, wanted: load(header::WANTED), serving: load(header::SERVING) }
+    }
+
+    /// What all loops do that serve, where one that has not come round for `stuck_after` takes no connections.
+    pub fn load(&self, now: Duration, stuck_after: Duration) -> Load {
+        let mut load = Load { taking: 0, busy: 0, connections: 0 };
+        for record in (0..self.records_in_use()).map(|place| self.at(place)).filter(Record::is_open) {
+            let busy = record.word(field::BUSY).load(Ordering::Relaxed) != 0;
+            load.taking += u64::from(record.stays() && !record.is_stuck(now, stuck_after));
+            load.busy += u64::from(busy);
+            load.connections += record.word(field::CONNECTIONS).load(Ordering::Relaxed);
+        }
+        load
+    }
+
     fn records_in_use(&self) -> usize {
         usize::try_from(self.words[header::RECORDS_IN_USE].load(Ordering::Relaxed)).unwrap_or(0)
     }
@@ -136,6 +167,46 @@ impl Board {
         let start = (place + 1) * RECORD_WORDS;
         Record { words: &self.words[start..start + RECORD_WORDS] }
     }
+}
+
+/// How the pool is, as its master sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pool {
+    pub phase: Phase,
+    /// How many workers there are to be.
+    pub wanted: u32,
+    /// How many have said that they serve.
+    pub serving: u32,
+}
+
+/// Where the master is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No worker was ready yet.
+    Starting = 0,
+    Running = 1,
+    /// A stop has begun.
+    Stopping = 2,
+}
+
+impl Phase {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What the loops of all workers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Loops that take connections, at once or once their handlers are free.
+    pub taking: u64,
+    /// Loops whose handlers are all at work.
+    pub busy: u64,
+    pub connections: u64,
 }
 
 /// A sum and what it is to be divided by.
@@ -256,10 +327,19 @@ impl Record {
     }
 
     fn can_take_more(&self, now: Duration, stuck_after: Duration) -> bool {
-        let load = |field| self.word(field).load(Ordering::Relaxed);
-        let turn_since = load(field::TURN_SINCE);
-        let stuck = turn_since != 0 && millis(now).saturating_sub(turn_since) > millis(stuck_after);
-        self.stays() && load(field::BUSY) == 0 && !stuck
+        let is_busy = self.word(field::BUSY).load(Ordering::Relaxed) != 0;
+        self.stays() && !is_busy && !self.is_stuck(now, stuck_after)
+    }
+
+    /// Whether the loop has not come round for so long.
+    fn is_stuck(&self, now: Duration, stuck_after: Duration) -> bool {
+        let turn_since = self.word(field::TURN_SINCE).load(Ordering::Relaxed);
+        turn_since != 0 && millis(now).saturating_sub(turn_since) > millis(stuck_after)
+    }
+
+    /// Whether a worker that lives writes it.
+    fn is_open(&self) -> bool {
+        self.word(field::PID).load(Ordering::Relaxed) != 0
     }
 
     /// A worker that was asked to leave may not have heard of it yet.

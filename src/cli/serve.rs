@@ -82,11 +82,16 @@ fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Se
     }
     log::error::install_panic_hook(|_| {});
     let listeners = listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
+    let status_listeners = status_listeners(&config).map_err(|why| why.to_string())?;
     let layout = config.layout(processors());
     announce(&config, &layout, &listeners, notes);
-    let listeners = listeners.into_iter().map(Arc::new).collect();
+    for listener in &status_listeners {
+        ::log::info!("status on {listener}/healthz and /readyz");
+    }
+    let [listeners, status_listeners] =
+        [listeners, status_listeners].map(|listeners| listeners.into_iter().map(Arc::new).collect());
     let entrance = entrance(&config)?;
-    Ok(Setup { config, layout, listeners, entrance, factory, access_log })
+    Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log })
 }
 
 fn entrance(config: &Config) -> Result<Entrance, String> {
@@ -140,6 +145,17 @@ fn address(config: &Config) -> Address {
     let server = &config.server;
     match &*server.socket_file {
         Some(path) => Address::Unix { path: path.clone(), mode: *config.supervisor.socket_file_mode },
-        None => Address::Tcp { host: server.socket_host.value.clone(), port: *server.socket_port },
+        None => {
+            Address::Tcp { host: server.socket_host.value.clone(), port: *server.socket_port, options: listen::SITE }
+        }
     }
+}
+
+/// Binds the status listener, where one is wanted.
+fn status_listeners(config: &Config) -> Result<Vec<Listener>, listen::Error> {
+    // Balancers are few, and come again.
+    const QUEUE_SIZE: u32 = 64;
+    let Some(port) = *config.status.status_port else { return Ok(Vec::new()) };
+    let host = config.status.status_host.value.clone();
+    listen::bind(&Address::Tcp { host, port, options: listen::STATUS }, QUEUE_SIZE)
 }

@@ -45,9 +45,24 @@ fn mistakes(config: &Config) -> Vec<Mistake> {
         LogTarget::File(path) => of_setting(name, &path.display(), target, writable_log(path)),
         LogTarget::Stdout | LogTarget::Stderr | LogTarget::Off => None,
     });
-    let port = privileged_port(config, &Privileges::of_this_process());
+    let privileges = Privileges::of_this_process();
+    let site_port = Some(*server.socket_port).filter(|_| server.socket_file.is_none());
+    let port = site_port.and_then(|port| privileged_port(port, &privileges));
     let port = port.and_then(|wrong| of_setting("socketPort", &*server.socket_port, &server.socket_port, Err(wrong)));
-    folders.chain(listener).chain(port).chain(logs).collect()
+    folders.chain(listener).chain(port).chain(status_mistakes(config, &privileges)).chain(logs).collect()
+}
+
+fn status_mistakes(config: &Config, privileges: &Privileges) -> Vec<Mistake> {
+    let (status, server) = (&config.status, &config.server);
+    let Some(port) = *status.status_port else { return Vec::new() };
+    let host = resolvable(&status.status_host, port);
+    let host = of_setting("statusHost", &*status.status_host, &status.status_host, host);
+    let same = port != 0 && server.socket_file.is_none() && port == *server.socket_port;
+    let taken = (same && *server.socket_host == *status.status_host)
+        .then(|| Wrong::new("the site listens there", "name another port"));
+    let wrong = taken.or_else(|| privileged_port(port, privileges));
+    let port = wrong.and_then(|wrong| of_setting("statusPort", &port, &status.status_port, Err(wrong)));
+    host.into_iter().chain(port).collect()
 }
 
 fn of_setting<T>(name: &str, text: &dyn ToString, setting: &Setting<T>, judged: Result<(), Wrong>) -> Option<Mistake> {
@@ -139,6 +154,8 @@ fn notes(config: &Config) -> Vec<String> {
         few_descriptors(config, sys::limits::most_descriptors().ok()),
         few_processes(config, sys::limits::processes_of_user().ok().filter(|_| !is_root())),
         unused_host(config),
+        unused_status_host(config),
+        public_status(config),
         missing_fallback(config),
     ];
     found.into_iter().flatten().chain(unused_limits(config)).collect()
@@ -215,9 +232,9 @@ fn may_bind(status: &str) -> Option<bool> {
     Some(set & CAP_NET_BIND_SERVICE != 0)
 }
 
-fn privileged_port(config: &Config, privileges: &Privileges) -> Option<Wrong> {
-    let port = u32::from(*config.server.socket_port);
-    let reserved = port != 0 && port < privileges.first_free_port && config.server.socket_file.is_none();
+fn privileged_port(port: u16, privileges: &Privileges) -> Option<Wrong> {
+    let port = u32::from(port);
+    let reserved = port != 0 && port < privileges.first_free_port;
     (reserved && !privileges.may_bind_any).then(|| {
         let first = privileges.first_free_port;
         let remedy = format!(
@@ -255,6 +272,25 @@ fn unused_host(config: &Config) -> Option<String> {
     let said = server.socket_host.origin != Origin::Default;
     (said && server.socket_file.is_some())
         .then(|| format!("socketHost ({}) is not used: socketFile is", server.socket_host.origin))
+}
+
+fn unused_status_host(config: &Config) -> Option<String> {
+    let status = &config.status;
+    let said = status.status_host.origin != Origin::Default;
+    (said && status.status_port.is_none())
+        .then(|| format!("statusHost ({}) is not used: statusPort is not said", status.status_host.origin))
+}
+
+fn public_status(config: &Config) -> Option<String> {
+    let status = &config.status;
+    let port = (*status.status_port)?;
+    let mut addresses = (status.status_host.as_str(), port).to_socket_addrs().ok()?;
+    addresses.any(|address| !address.ip().is_loopback()).then(|| {
+        format!(
+            "statusHost = {} tells whoever can reach it how the server is; let a firewall admit the balancers alone",
+            *status.status_host
+        )
+    })
 }
 
 /// Limits of modes that were not chosen.

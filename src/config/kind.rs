@@ -229,7 +229,7 @@ pub(crate) const fn host() -> Kind<String> {
             match text {
                 "*" => Err(Wrong::new("not an address", "write :: or 0.0.0.0 for all of them")),
                 _ if text.contains([':', '/']) => {
-                    Err(Wrong::new("not a host name", "write the host alone; the port is socketPort"))
+                    Err(Wrong::new("not a host name", "write the host alone; the port has an option of its own"))
                 }
                 "" => Err(shape.refuse("no host name")),
                 _ if text.contains(char::is_whitespace) => Err(shape.refuse("contains a blank")),

@@ -5,11 +5,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::Options;
+
 /// Why a listening socket could not be opened.
 #[derive(Debug)]
 pub(crate) enum Error {
-    Resolve { host: String, cause: io::Error },
-    Bind { address: SocketAddr, cause: io::Error },
+    Resolve { host: String, options: Options, cause: io::Error },
+    Bind { address: SocketAddr, options: Options, cause: io::Error },
     BindFile { path: PathBuf, cause: io::Error },
     NotASocket { path: PathBuf },
     ServerAlive { path: PathBuf },
@@ -18,12 +20,15 @@ pub(crate) enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolve { host, cause } => write!(
+            Self::Resolve { host, options, cause } => write!(
                 f,
-                "cannot find an address for socketHost={host}: {cause}; use an address of this machine, such as \
-                 127.0.0.1, or 0.0.0.0 for all of its IPv4 addresses"
+                "cannot find an address for {}={host}: {cause}; use an address of this machine, such as \
+                 127.0.0.1, or 0.0.0.0 for all of its IPv4 addresses",
+                options.host
             ),
-            Self::Bind { address, cause } => write!(f, "cannot listen on {address}: {}", bind_cause(*address, cause)),
+            Self::Bind { address, options, cause } => {
+                write!(f, "cannot listen on {address}: {}", bind_cause(*address, *options, cause))
+            }
             Self::BindFile { path, cause } => write!(
                 f,
                 "cannot listen on socketFile={}: {cause}; the folder must exist, this user must be allowed to \
@@ -47,19 +52,19 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-fn bind_cause(address: SocketAddr, cause: &io::Error) -> String {
-    let port = address.port();
+fn bind_cause(address: SocketAddr, options: Options, cause: &io::Error) -> String {
+    let (port, option) = (address.port(), options.port);
     match cause.kind() {
         io::ErrorKind::AddrInUse => format!(
             "another process already listens there; stop it (`ss -ltnp 'sport = :{port}'` names it) or choose \
-             another socketPort"
+             another {option}"
         ),
         io::ErrorKind::PermissionDenied if port < 1024 => format!(
-            "permission denied: ports below 1024 are for root; choose a socketPort from 1024 (8080, say) instead of {port}, \
+            "permission denied: ports below 1024 are for root; choose a {option} from 1024 (8080, say) instead of {port}, \
              give the program CAP_NET_BIND_SERVICE (setcap, or AmbientCapabilities of systemd), or start as root"
         ),
         io::ErrorKind::AddrNotAvailable => {
-            format!("{} is not an address of this machine; correct socketHost", address.ip())
+            format!("{} is not an address of this machine; correct {}", address.ip(), options.host)
         }
         _ => cause.to_string(),
     }

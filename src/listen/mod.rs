@@ -25,7 +25,7 @@ const DEFER_ACCEPT_SECONDS: i32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     /// Every address that `host` resolves to.
-    Tcp { host: String, port: u16 },
+    Tcp { host: String, port: u16, options: Options },
     /// A Unix domain socket with the permissions `mode`.
     Unix { path: PathBuf, mode: u32 },
 }
@@ -40,6 +40,19 @@ pub(crate) struct Entrance {
     /// Whose forwarding fields and PROXY protocol count.
     pub trusted: Senders,
 }
+
+/// The options that say where to listen; errors name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub host: &'static str,
+    pub port: &'static str,
+}
+
+/// Of the site.
+pub(crate) const SITE: Options = Options { host: "socketHost", port: "socketPort" };
+
+/// Of the status listener.
+pub(crate) const STATUS: Options = Options { host: "statusHost", port: "statusPort" };
 
 /// A listening socket, bound and open; workers inherit it. Its file, if it has one, goes when its maker drops it: then
 /// nobody new can connect, and who has connected is served.
@@ -91,15 +104,15 @@ pub(crate) fn bind(address: &Address, queue_size: u32) -> Result<Vec<Listener>, 
             let (socket, file) = unix::bind(path, *mode, backlog(queue_size))?;
             Ok(vec![Listener { socket, bound: Bound::Unix(file) }])
         }
-        Address::Tcp { host, port } => {
-            let addresses = resolve(host, *port)?;
-            bind_all(&addresses, queue_size)
+        Address::Tcp { host, port, options } => {
+            let addresses = resolve(host, *port, *options)?;
+            bind_all(&addresses, queue_size, *options)
         }
     }
 }
 
-fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
-    let unknown = |cause| Error::Resolve { host: host.to_owned(), cause };
+fn resolve(host: &str, port: u16, options: Options) -> Result<Vec<SocketAddr>, Error> {
+    let unknown = |cause| Error::Resolve { host: host.to_owned(), options, cause };
     let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unknown)?.collect();
     addresses.sort();
     addresses.dedup();
@@ -111,18 +124,18 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
 
 /// Binds all of `addresses` to one port. Where the kernel is to choose it (port 0), what it gave for the first
 /// address may be taken on the second; then another one is tried.
-fn bind_all(addresses: &[SocketAddr], queue_size: u32) -> Result<Vec<Listener>, Error> {
+fn bind_all(addresses: &[SocketAddr], queue_size: u32, options: Options) -> Result<Vec<Listener>, Error> {
     let attempts = 16;
     for _ in 1..attempts {
-        match bind_once(addresses, queue_size) {
+        match bind_once(addresses, queue_size, options) {
             Err(Error::Bind { cause, .. }) if addresses[0].port() == 0 && cause.kind() == io::ErrorKind::AddrInUse => {}
             done => return done,
         }
     }
-    bind_once(addresses, queue_size)
+    bind_once(addresses, queue_size, options)
 }
 
-fn bind_once(addresses: &[SocketAddr], queue_size: u32) -> Result<Vec<Listener>, Error> {
+fn bind_once(addresses: &[SocketAddr], queue_size: u32, options: Options) -> Result<Vec<Listener>, Error> {
     let mut listeners: Vec<Listener> = Vec::new();
     let mut skipped = None;
     let mut port = addresses[0].port();
@@ -134,11 +147,11 @@ fn bind_once(addresses: &[SocketAddr], queue_size: u32) -> Result<Vec<Listener>,
                 listeners.push(Listener { socket, bound: Bound::Tcp(bound) });
             }
             Err(cause) if family_is_missing(&cause) => skipped = Some((address, cause)),
-            Err(cause) => return Err(Error::Bind { address, cause }),
+            Err(cause) => return Err(Error::Bind { address, options, cause }),
         }
     }
     match skipped {
-        Some((address, cause)) if listeners.is_empty() => Err(Error::Bind { address, cause }),
+        Some((address, cause)) if listeners.is_empty() => Err(Error::Bind { address, options, cause }),
         Some((address, cause)) => {
             ::log::debug!("not listening on {address}: {cause}");
             Ok(listeners)
@@ -176,7 +189,7 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> Result<Vec<Listener>, Error> {
-        bind(&Address::Tcp { host: host.to_owned(), port }, 5)
+        bind(&Address::Tcp { host: host.to_owned(), port, options: SITE }, 5)
     }
 
     fn port(listener: &Listener) -> u16 {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
-use crate::board::{Board, Identity, Record};
+use super::reporter::{self, Reporter};
+use crate::board::{Board, Identity, Pool, Record};
 use crate::config::{Config, Layout};
 use crate::h1;
 use crate::listen::{Entrance, Listener};
@@ -15,7 +16,7 @@ use crate::log::sink::Sink;
 use crate::serve::{Ends, Settings, other_descriptors};
 use crate::sys;
 use crate::sys::pipe::{self, Read};
-use crate::sys::process;
+use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
 use crate::worker::{self, Factory, Start};
 
@@ -32,6 +33,8 @@ pub(crate) struct Setup {
     pub layout: Layout,
     pub listeners: Vec<Arc<Listener>>,
     pub entrance: Entrance,
+    /// Where balancers ask how the pool is, if anywhere.
+    pub status_listeners: Vec<Arc<Listener>>,
     pub factory: Box<Factory>,
     pub access_log: Sink,
 }
@@ -61,6 +64,7 @@ pub(super) struct Effects {
     board: Board,
     /// Where workers hand over connections to each other; open here, so that it outlives each of them.
     handover: Option<Ends>,
+    reporter: Reporter,
     /// Where workers report that they are ready: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
     /// Ends, for the workers that read it, when the master is gone: nothing is ever written.
@@ -85,8 +89,21 @@ impl Effects {
         let (liveness, liveness_writer) = pipe::pipe()?;
         let liveness_writer = Some(liveness_writer);
         let pid = process::pid();
-        let (served, cut_off) = (0, 0);
-        Ok(Self { setup, settings, signals, pid, board, handover, reports, liveness, liveness_writer, served, cut_off })
+        let (reporter, served, cut_off) = (Reporter::default(), 0, 0);
+        Ok(Self {
+            setup,
+            settings,
+            signals,
+            pid,
+            board,
+            handover,
+            reporter,
+            reports,
+            liveness,
+            liveness_writer,
+            served,
+            cut_off,
+        })
     }
 
     /// Does it, and says what became of it where the machine needs to know.
@@ -104,8 +121,46 @@ impl Effects {
 
     /// Waits until something has happened, or the deadline has come.
     pub fn wait(&self, deadline: Option<Duration>) -> io::Result<()> {
+        let reporter = self.reporter.next_deadline().filter(|_| !self.setup.status_listeners.is_empty());
+        let deadline = deadline.into_iter().chain(reporter).min();
         let timeout = deadline.map(|deadline| deadline.saturating_sub(sys::clock::monotonic()));
         pipe::wait(self.signals.as_fd(), self.reports.0.as_fd(), timeout)
+    }
+
+    /// Tells those who ask how the pool is.
+    pub fn tell(&self, pool: Pool) {
+        self.board.tell(pool);
+    }
+
+    /// Sees to it that there is a reporter, where one is wanted.
+    pub fn tend_reporter(&mut self) {
+        let now = sys::clock::monotonic();
+        if self.setup.status_listeners.is_empty() || !self.reporter.is_due(now) {
+            return;
+        }
+        let forked = process::fork_child(|| self.run_reporter());
+        if let Err(cause) = &forked {
+            log::error!("cannot fork the reporter, so nobody answers on statusPort: {cause}; trying again");
+        }
+        self.reporter.forked(forked.ok(), now);
+    }
+
+    /// In the child.
+    fn run_reporter(&mut self) -> i32 {
+        self.liveness_writer = None;
+        self.handover = None;
+        // A queue that it held would have clients wait for nobody.
+        self.setup.listeners.clear();
+        reporter::run(std::mem::take(&mut self.setup.status_listeners), self.settings, self.board, self.pid)
+    }
+
+    /// Whether the child that has ended was the reporter.
+    pub fn was_reporter(&mut self, pid: i32, ended: Ended) -> bool {
+        let was_it = self.reporter.ended(pid);
+        if was_it {
+            log::warn!("the reporter pid={pid} ended with {ended}; replacing it");
+        }
+        was_it
     }
 
     /// The signals that have come.
@@ -144,6 +199,7 @@ impl Effects {
     /// In the child, which has a copy of everything the master has.
     fn run_worker(&mut self, worker: u32, generation: u32) -> i32 {
         self.liveness_writer = None;
+        self.setup.status_listeners.clear();
         // Until it serves, and watches the master's liveness by itself.
         let alive = process::die_with_parent(Some(self.pid));
         if let Err(cause) = alive.and_then(|()| self.signals.separate_in_child()) {

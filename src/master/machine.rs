@@ -33,7 +33,7 @@ pub(crate) use self::failure::{Death, Exit, Failure};
 pub(crate) use self::messages::{Action, Input, Plan, Signal, WorkerSignal};
 pub(crate) use self::notice::{Notice, StartFailed};
 use self::stop::Stop;
-use crate::board::Identity;
+use crate::board::{self, Identity, Pool};
 use crate::master::children::{Child, Children, Life, Pid, Place, State};
 
 /// A start is given up when every slot failed so many times.
@@ -115,6 +115,16 @@ impl Machine {
             Phase::Gone => return None,
         };
         [phase, self.children.next_deadline(), self.volume.deadline()].into_iter().flatten().min()
+    }
+
+    /// How the pool is now.
+    pub fn pool(&self) -> Pool {
+        let phase = match self.phase {
+            Phase::Created | Phase::Starting { .. } => board::Phase::Starting,
+            Phase::Running => board::Phase::Running,
+            Phase::Stopping(_) | Phase::Gone => board::Phase::Stopping,
+        };
+        Pool { phase, wanted: self.children.wanted(), serving: self.children.serving() }
     }
 
     fn start(&mut self, now: Duration) {

@@ -4,6 +4,7 @@
 mod children;
 mod effects;
 mod machine;
+mod reporter;
 
 use std::collections::VecDeque;
 use std::io;
@@ -48,6 +49,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
     loop {
         while let Some(input) = inputs.pop_front() {
             machine.handle(sys::clock::monotonic(), input, &mut actions);
+            effects.tell(machine.pool());
             for action in actions.drain(..) {
                 if let Action::Exit { code } = action {
                     exit_code = Some(code);
@@ -58,12 +60,15 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
                 return Ok(code);
             }
         }
+        effects.tend_reporter();
         effects.wait(machine.next_deadline())?;
         inputs.extend(effects.signals().into_iter().filter_map(signal));
         inputs.extend(effects.reports().into_iter().map(|pid| Input::Ready { pid }));
         while let Some((pid, ended)) = sys::process::reap() {
-            effects.mark_dead(pid);
-            inputs.push_back(Input::Exited { pid, exit: exit(ended) });
+            if !effects.was_reporter(pid, ended) {
+                effects.mark_dead(pid);
+                inputs.push_back(Input::Exited { pid, exit: exit(ended) });
+            }
         }
         if machine.next_deadline().is_some_and(|deadline| deadline <= sys::clock::monotonic()) {
             inputs.push_back(Input::Deadline);

@@ -139,7 +139,6 @@ impl<'a> Drive<'a> {
                 self.take_in(said);
                 None
             }
-            Ok(Received::End) => Some(Outcome::Close),
             Ok(Received::Refused(refusal)) => {
                 self.refuse_session(&refusal);
                 None
@@ -148,7 +147,7 @@ impl<'a> Drive<'a> {
                 self.connection.readable = false;
                 None
             }
-            Err(_) => Some(Outcome::Close),
+            Ok(Received::End) | Err(_) => Some(Outcome::Close),
         };
         (self.env.buffer, self.env.opened) = (buffer, opened);
         outcome

@@ -6,6 +6,7 @@ use std::time::Duration;
 mod body;
 mod exchange;
 pub(crate) mod files;
+pub(crate) mod health;
 pub(crate) mod pages;
 pub(crate) mod routes;
 #[cfg(test)]

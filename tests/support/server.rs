@@ -178,13 +178,21 @@ impl Server {
         address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {line}"))
     }
 
+    /// Where balancers ask how it is, for a server with `--statusPort 0`.
+    pub fn status_address(&self) -> SocketAddr {
+        let line = self.wait_for_log("status on http://");
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+        address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {line}"))
+    }
+
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address()).expect("nobody is refused");
         stream.set_read_timeout(Some(super::PATIENCE)).expect("a timeout");
         stream
     }
 
-    /// The processes that it has forked and not reaped, in no certain order.
+    /// The processes that it has forked and not reaped, in no certain order; with `statusPort` the reporter is among
+    /// them.
     pub fn worker_pids(&self) -> Vec<i32> {
         children_of(self.pid)
     }

@@ -94,11 +94,24 @@ fn a_queue_above_the_kernels_is_capped() {
 fn a_low_port_needs_a_privilege() {
     let user = Privileges { first_free_port: 1024, may_bind_any: false };
     let root = Privileges { first_free_port: 1024, may_bind_any: true };
-    let low = plain("[server]\nsocketPort = 80");
-    assert!(privileged_port(&low, &user).is_some());
-    assert!(privileged_port(&low, &root).is_none());
-    assert!(privileged_port(&plain("[server]\nsocketPort = 1024"), &user).is_none());
-    assert!(privileged_port(&plain("[server]\nsocketPort = 0"), &user).is_none());
+    assert!(privileged_port(80, &user).is_some());
+    assert!(privileged_port(80, &root).is_none());
+    assert!(privileged_port(1024, &user).is_none());
+    assert!(privileged_port(0, &user).is_none());
+}
+
+#[test]
+fn the_status_listener_is_judged_like_that_of_the_site() {
+    let mistakes = |text: &str| mistakes(&plain(text)).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let same = mistakes("[server]\nsocketHost = 127.0.0.1\nsocketPort = 8123\n[status]\nstatusPort = 8123");
+    assert!(same[0].contains("statusPort = 8123") && same[0].contains("the site listens there"), "{same:?}");
+    let nowhere = mistakes("[status]\nstatusHost = no-such-host.invalid\nstatusPort = 8123");
+    assert!(nowhere[0].contains("statusHost = no-such-host.invalid"), "{nowhere:?}");
+    assert_eq!(mistakes("[status]\nstatusHost = no-such-host.invalid"), [""; 0], "there is no such listener");
+    let noted = |text: &str, word: &str| notes(&plain(text)).iter().any(|note| note.contains(word));
+    assert!(noted("[status]\nstatusHost = 127.0.0.1", "not used: statusPort"));
+    assert!(noted("[status]\nstatusHost = 0.0.0.0\nstatusPort = 1", "firewall"));
+    assert!(!noted("[status]\nstatusPort = 1", "firewall"));
 }
 
 #[test]
