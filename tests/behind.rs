@@ -57,25 +57,23 @@ fn a_get_whose_worker_dies_is_sent_again_by_nginx_and_haproxy_and_a_post_by_nobo
         let running = front.start(&place);
         // nginx repeats only what it has sent over a kept connection.
         assert_eq!(get(running.address, "/").expect("an answer").status, 200);
-        let found = answer_while_workers_die(&server, &running, "GET");
+        let found = answer_while_its_worker_dies(&server, &running, "GET");
         assert_eq!(found == 200, repeats, "{front:?}: {found}");
         assert_eq!(get(running.address, "/").expect("an answer").status, 200);
-        let found = answer_while_workers_die(&server, &running, "POST");
+        let found = answer_while_its_worker_dies(&server, &running, "POST");
         assert_eq!(found, 502, "{front:?}");
     }
 }
 
-/// The status of a request, all of whose workers are killed while it runs.
-fn answer_while_workers_die(server: &Server, front: &RunningFront, method: &str) -> u16 {
+/// The status of a request whose worker is killed while it runs.
+fn answer_while_its_worker_dies(server: &Server, front: &RunningFront, method: &str) -> u16 {
     let mark = server.log_mark();
     let mut connection = Connection::open(front.address).expect("a connection");
-    connection
-        .send(format!("{method} /sleep/300 HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n").as_bytes())
-        .unwrap();
-    server.wait_for_log_after(mark, "sleeping in");
-    for worker in server.worker_pids() {
-        server.signal(worker, Signal::SIGKILL);
-    }
+    let head = format!("{method} /sleep/300 HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n");
+    connection.send(head.as_bytes()).expect("the front to take it");
+    let line = server.wait_for_log_after(mark, "sleeping in");
+    let worker = line.split("pid=").nth(1).and_then(|pid| pid.parse().ok()).expect("a pid");
+    server.signal(worker, Signal::SIGKILL);
     connection.answer().expect("an answer").status
 }
 
