@@ -1,4 +1,4 @@
-//! nginx, Apache or HAProxy in front of Regrow, from the sample files of examples/behind with a few words exchanged:
+//! nginx, Apache or haproxy in front of Regrow, from the sample files of examples/behind with a few words exchanged:
 //! where they listen, what they write, and as whom they run.
 
 use std::fs::{self, File};
@@ -154,7 +154,7 @@ impl Front {
 fn nginx_around(site: &str, folder: &str) -> String {
     let user = if Uid::effective().is_root() { "user root;" } else { "" };
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let temporary: String = temporary.iter().map(|of| format!("{of}_temp_path {folder}/{of};\n")).collect();
+    let temporary = temporary.map(|of| format!("{of}_temp_path {folder}/{of};\n")).concat();
     format!(
         "daemon off;\n{user}\nworker_processes 1;\npid {folder}/pid;\nerror_log stderr info;\n\
          events {{}}\nhttp {{\naccess_log off;\n{temporary}{site}}}\n"
