@@ -15,8 +15,7 @@ use tempfile::TempDir;
 
 use super::{Launch, Server, wait_until};
 
-/// The address and the socket file of the samples.
-const ADDRESS: &str = "127.0.0.1:8080";
+/// Regrow's socket file in the samples.
 const SOCKET: &str = "/run/regrow/site.sock";
 
 /// A server that stands in front.
@@ -25,6 +24,8 @@ pub enum Front {
     Nginx,
     Apache,
     Haproxy,
+    /// Which passes TLS through.
+    HaproxyTcp,
 }
 
 /// How it reaches Regrow.
@@ -55,45 +56,44 @@ impl Place {
 
     /// Starts a Regrow with the sample of that name; `changes` are made to it before.
     pub fn start(&self, launch: Launch, sample: &str, changes: &[(&str, &str)]) -> Server {
-        let (ip, port) = (self.address.ip().to_string(), self.address.port().to_string());
-        let mut text = read_sample(sample);
-        text = match self.transport {
-            Transport::Tcp => exchange(
-                &text,
-                &[
-                    ("socketHost = 127.0.0.1", &format!("socketHost = {ip}")),
-                    ("socketPort = 8080", &format!("socketPort = {port}")),
-                ],
-            ),
-            Transport::Unix => exchange(
-                &text,
-                &[
-                    ("socketHost = 127.0.0.1\nsocketPort = 8080\n", ""),
-                    (&format!("#socketFile = {SOCKET}"), &format!("socketFile = {}", self.socket().display())),
-                ],
-            ),
-        };
         let path = launch.folder().join("site.ini");
-        fs::write(&path, exchange(&text, changes)).expect("a file for the configuration");
+        fs::write(&path, exchange(&self.led_here(sample), changes)).expect("a file for the configuration");
         launch.arg("-c").arg(path).args(["--socketFileMode", "0666"]).listening_elsewhere().start()
     }
 
     /// The sample with the address or the socket file of this place in the place of its own.
     fn led_here(&self, sample: &str) -> String {
-        let socket = self.socket().display().to_string();
-        let lines =
-            read_sample(sample).lines().filter_map(|line| self.line_led_here(line, &socket)).collect::<Vec<_>>();
-        lines.join("\n") + "\n"
+        read_sample(sample)
+            .lines()
+            .filter_map(|line| self.line_led_here(line))
+            .flat_map(|line| [line, "\n".into()])
+            .collect()
     }
 
-    fn line_led_here(&self, line: &str, socket: &str) -> Option<String> {
-        let (by_address, by_socket) = (line.contains(ADDRESS), line.contains(SOCKET));
-        match self.transport {
-            Transport::Tcp => Some(line.replace(ADDRESS, &self.address.to_string())),
-            Transport::Unix if by_address => None,
-            Transport::Unix if by_socket => Some(line.replacen('#', "", 1).replace(SOCKET, socket)),
-            Transport::Unix => Some(line.to_owned()),
+    /// What stands for the other transport is left out; the socket file's lines are comments that begin without a blank.
+    fn line_led_here(&self, line: &str) -> Option<String> {
+        let by_address = self.addresses().into_iter().find(|(written, _)| line.contains(written));
+        match (self.transport, by_address) {
+            (Transport::Tcp, Some((written, here))) => Some(line.replace(written, &here)),
+            (Transport::Unix, Some(_)) => None,
+            (Transport::Unix, None) if line.contains(SOCKET) => {
+                Some(line.replacen('#', "", 1).replace(SOCKET, &self.socket().display().to_string()))
+            }
+            (Transport::Tcp | Transport::Unix, None) => Some(line.to_owned()),
         }
+    }
+
+    /// How the samples write Regrow's address, and what stands there for this place.
+    fn addresses(&self) -> [(&'static str, String); 5] {
+        let (whole, ip, port) = (self.address.to_string(), self.address.ip(), self.address.port());
+        let port = format!("socketPort = {port}");
+        [
+            ("127.0.0.1:8080", whole.clone()),
+            ("127.0.0.1:8443", whole),
+            ("socketHost = 127.0.0.1", format!("socketHost = {ip}")),
+            ("socketPort = 8080", port.clone()),
+            ("socketPort = 8443", port),
+        ]
     }
 }
 
@@ -126,7 +126,7 @@ impl Front {
         let (program, args) = match self {
             Self::Nginx => ("nginx", ["-c"].as_slice()),
             Self::Apache => ("apache2", ["-D", "FOREGROUND", "-f"].as_slice()),
-            Self::Haproxy => ("haproxy", ["-db", "-f"].as_slice()),
+            Self::Haproxy | Self::HaproxyTcp => ("haproxy", ["-db", "-f"].as_slice()),
         };
         let mut command = Command::new(program);
         command.args(args).arg(config);
@@ -146,6 +146,7 @@ impl Front {
                 apache_around(&site, address, &folder.to_string())
             }
             Self::Haproxy => haproxy_here(&place.led_here("haproxy.cfg"), "bind :80\n", address),
+            Self::HaproxyTcp => haproxy_here(&place.led_here("haproxy-tcp.cfg"), "bind :443\n", address),
         }
     }
 }
