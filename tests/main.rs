@@ -4,6 +4,7 @@
 
 mod support;
 
+mod behind;
 mod cli;
 mod compress;
 mod docs_fresh;

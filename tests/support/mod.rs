@@ -7,6 +7,7 @@ mod client;
 mod crowd;
 mod dns;
 mod fetch;
+mod front;
 mod modes;
 mod server;
 mod tls_client;
@@ -18,6 +19,7 @@ pub use client::{Answer, Client, End, Framing, checksum, curl, pattern, post, re
 pub use crowd::{OTHERS, ask, expect_answer, expect_prompt_answers, hold, make_room_for};
 pub use dns::{Dns, Question, Record};
 pub use fetch::{Connection, Reply, get, get_unix};
+pub use front::{Front, Place, RunningFront, Transport};
 pub use modes::{MODES, Told, ask_at_once, descriptors_of, slow, threads_of};
 pub use server::{Launch, Server, all_children_of, children_of, is_alive};
 pub use tls_client::{Authority, TlsClient, TlsStream, VERSIONS, exchange};
