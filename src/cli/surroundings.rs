@@ -139,6 +139,7 @@ fn notes(config: &Config) -> Vec<String> {
         few_descriptors(config, sys::limits::most_descriptors().ok()),
         few_processes(config, sys::limits::processes_of_user().ok().filter(|_| !is_root())),
         unused_host(config),
+        anybody_in_front(config),
         missing_fallback(config),
     ];
     found.into_iter().flatten().chain(unused_limits(config)).collect()
@@ -255,6 +256,18 @@ fn unused_host(config: &Config) -> Option<String> {
     let said = server.socket_host.origin != Origin::Default;
     (said && server.socket_file.is_some())
         .then(|| format!("socketHost ({}) is not used: socketFile is", server.socket_host.origin))
+}
+
+/// Whoever can connect may then claim any address.
+fn anybody_in_front(config: &Config) -> Option<String> {
+    let proxy = &config.proxy;
+    (*proxy.proxy_protocol && proxy.trusted.is_empty()).then(|| {
+        format!(
+            "proxyProtocol = 1 ({}) believes everybody who can connect about who the client is; \
+             name the servers in front: trusted = 10.0.0.2, say, or unix",
+            proxy.proxy_protocol.origin
+        )
+    })
 }
 
 /// Limits of modes that were not chosen.
