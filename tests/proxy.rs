@@ -257,7 +257,7 @@ fn tls_begins_behind_the_header() {
     assert!(openssl.output().expect("openssl is installed").status.success());
     let server = launch.args(["--sslCertificateFile", "certificate.pem"]).start();
     for (header, expected) in [(LINE.to_vec(), "203.0.113.7:56324"), (binary_ipv4(), "203.0.113.8:56325")] {
-        let hex: String = header.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = header.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let mut python = Command::new("python3");
         let output = python.args(["-c", TLS_BEHIND_A_HEADER, &server.address().to_string(), &hex]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);

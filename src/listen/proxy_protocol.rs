@@ -252,7 +252,7 @@ fn check_additions(header: &[u8], start: usize) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// CRC32c (RFC 4960, appendix B) of a header, whose four bytes at `place`, where it stands itself, count as zeros.
+/// `CRC32c` (RFC 4960, appendix B) of a header, whose four bytes at `place`, where it stands itself, count as zeros.
 fn checksum(header: &[u8], place: usize) -> u32 {
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     let bytes = header.iter().enumerate().map(|(at, &byte)| if (place..place + 4).contains(&at) { 0 } else { byte });

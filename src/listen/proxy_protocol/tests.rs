@@ -185,7 +185,7 @@ fn a_binary_header_that_breaks_a_rule_is_refused_at_the_byte_that_shows_it() {
     }
     for command in [0x20, 0x21] {
         assert_eq!(refused_at(&binary(command, 0x00, &[0; MAX_BYTES - FIXED + 1])), 16);
-        assert_eq!(refused_at(&binary(command, 0x11, &[0; 0xffff])), 16);
+        assert_eq!(refused_at(&binary(command, 0x11, &vec![0; 0xffff])), 16);
     }
     for wrong in [
         b"\x04".to_vec(),
