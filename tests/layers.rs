@@ -13,7 +13,15 @@ const LAYERS: [&str; 11] =
 const GROUND: [&str; 3] = ["sys", "config", "h1"];
 
 /// No system call, no clock, no randomness: beginnings of paths below src.
-const PURE: [&str; 5] = ["config/", "h1/", "log/access/names", "master/machine", "master/children"];
+const PURE: [&str; 7] = [
+    "config/",
+    "h1/",
+    "listen/proxy_protocol",
+    "log/access/names",
+    "serve/forwarded",
+    "master/machine",
+    "master/children",
+];
 
 /// What a pure file may not name. Addresses and paths are plain values.
 const IMPURE: [&str; 24] = [

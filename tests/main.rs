@@ -24,6 +24,7 @@ mod modes_attacks;
 mod modes_crowd;
 mod modes_forking;
 mod modes_pools;
+mod proxy;
 mod real_site;
 mod reverse_dns;
 mod sockets;

@@ -316,6 +316,7 @@ impl Record {
     pub fn last_request(&self) -> Option<String> {
         let request = text::read(&self.words[field::REQUEST])?;
         Some(match text::read_address(&self.words[field::CLIENT]) {
+            Some(client) if client.port() == 0 => format!("{request} from {}", client.ip()),
             Some(client) => format!("{request} from {client}"),
             None => request,
         })
@@ -409,10 +410,13 @@ mod tests {
         assert_eq!((record.last_request(), record.reason()), (None, None));
         record.begin_request("GET", b"/a?b", None);
         assert_eq!(record.last_request().unwrap(), "GET /a?b");
+        record.begin_request("GET", b"/b", Some("192.0.2.1:0".parse().unwrap()));
+        assert_eq!(record.last_request().unwrap(), "GET /b from 192.0.2.1", "of whom a server in front told no port");
+        record.end_request();
         record.begin_request("POST", b"/c", Some("192.0.2.1:99".parse().unwrap()));
         record.end_request();
         assert_eq!(record.last_request().unwrap(), "POST /c from 192.0.2.1:99");
-        assert_eq!((record.running(), record.served()), (1, 1));
+        assert_eq!((record.running(), record.served()), (1, 2));
         record.set_reason("out of ideas");
         assert_eq!(record.reason().unwrap(), "out of ideas");
     }

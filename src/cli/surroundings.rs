@@ -156,6 +156,7 @@ fn notes(config: &Config) -> Vec<String> {
         unused_host(config),
         unused_status_host(config),
         public_status(config),
+        anybody_in_front(config),
         missing_fallback(config),
     ];
     found.into_iter().flatten().chain(unused_limits(config)).collect()
@@ -289,6 +290,18 @@ fn public_status(config: &Config) -> Option<String> {
         format!(
             "statusHost = {} tells whoever can reach it how the server is; let a firewall admit the balancers alone",
             *status.status_host
+        )
+    })
+}
+
+/// Whoever can connect may then claim any address.
+fn anybody_in_front(config: &Config) -> Option<String> {
+    let proxy = &config.proxy;
+    (*proxy.proxy_protocol && proxy.trusted.is_empty()).then(|| {
+        format!(
+            "proxyProtocol = 1 ({}) believes everybody who can connect about who the client is; \
+             name the servers in front: trusted = 10.0.0.2, say, or unix",
+            proxy.proxy_protocol.origin
         )
     })
 }

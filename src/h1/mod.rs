@@ -42,6 +42,7 @@ pub(crate) use encode::{
 };
 pub(crate) use error::Error;
 pub(crate) use head::Head;
+pub(crate) use target::is_host;
 
 /// What a request may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +154,6 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
 }

@@ -52,7 +52,7 @@ fn refusal(_: &InvalidUri, target: &[u8]) -> Error {
 
 /// Whether this is `uri-host [ ":" port ]` with a host that is not empty (RFC 9110 section 7.2, RFC 3986
 /// section 3.2.2). User information is none, and neither are zones and future address literals.
-pub(super) fn is_host(value: &[u8]) -> bool {
+pub(crate) fn is_host(value: &[u8]) -> bool {
     let (host, rest) = match value.iter().position(|&byte| byte == b']') {
         Some(end) => value.split_at(end + 1),
         None => value.split_at(value.iter().position(|&byte| byte == b':').unwrap_or(value.len())),

@@ -2,6 +2,7 @@
 //! Accepts nothing and knows nothing of workers.
 
 mod error;
+pub(crate) mod proxy_protocol;
 pub(crate) mod tls;
 mod unix;
 

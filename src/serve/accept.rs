@@ -109,18 +109,25 @@ impl Loop {
         if self.table.len() >= self.max_connections {
             self.cut_longest_idle();
         }
-        self.env.meet(connection.client);
+        if !connection.awaits_introduction {
+            self.env.meet(connection.client);
+        }
         let index = self.table.insert(connection);
         self.record.set_connections(self.table.len());
         index
     }
 
     fn welcome(&mut self, socket: OwnedFd, client: Client) {
-        let transport = match Transport::new(&self.env.entrance) {
-            Ok(transport) => transport,
-            Err(refusal) => return log::error!("{client}: cannot begin: {refusal}; closing the connection"),
-        };
-        let index = self.admit(Connection::new(socket, transport, client));
+        let mut connection = Connection::new(socket, Transport::Plain, client);
+        if self.env.entrance.proxy_protocol {
+            if !self.env.may_introduce(client) {
+                return self.env.tell_turned_away(client, &"only those that `trusted` names may connect");
+            }
+            connection.awaits_introduction = true;
+        } else if let Err(refusal) = connection.begin(&self.env.entrance) {
+            return log::error!("{client}: cannot begin: {refusal}; closing the connection");
+        }
+        let index = self.admit(connection);
         let mean = self.board.mean_connections(self.env.now, STUCK_AFTER).filter(|mean| mean.loops > 1);
         self.gate.accepted(self.table.len(), mean, self.env.now);
         self.drive(index);

@@ -12,13 +12,14 @@ use mio::{Interest, Registry, Token};
 use super::stored::Stored;
 use super::transport::Transport;
 use crate::h1::{Head, Receiver};
-use crate::site::{BodyStream, Client, FileRange, Piece};
+use crate::site::{BodyStream, Client, FileRange, Origin, Piece};
 
 /// A connection. An idle one is all there is of it: no buffer, no parser.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub socket: OwnedFd,
     pub transport: Transport,
+    /// The other end or, where the PROXY protocol names another, that one.
     pub client: Client,
     pub flight: Option<Box<Flight>>,
     /// Bytes, the end or an error may be there to be received (edge-triggered: known until EAGAIN).
@@ -32,6 +33,10 @@ pub(super) struct Connection {
     pub kept: bool,
     /// Everything is sent and said; what the client still sends is thrown away until it hears of the end.
     pub lingering: bool,
+    /// The PROXY protocol has not yet said who the client is.
+    pub awaits_introduction: bool,
+    /// It said that it does not know: the client is somebody behind the other end, who says nothing of others that counts.
+    pub is_stranger: bool,
     watched: Watched,
 }
 
@@ -49,8 +54,21 @@ impl Connection {
     pub const fn new(socket: OwnedFd, transport: Transport, client: Client) -> Self {
         let watched = Watched::Nothing;
         let (readable, writable, ended) = (true, true, false);
-        let (queued, kept, lingering) = (false, false, false);
-        Self { socket, transport, client, flight: None, readable, writable, ended, queued, kept, lingering, watched }
+        Self {
+            socket,
+            transport,
+            client,
+            flight: None,
+            readable,
+            writable,
+            ended,
+            queued: false,
+            kept: false,
+            lingering: false,
+            awaits_introduction: false,
+            is_stranger: false,
+            watched,
+        }
     }
 
     /// All that it has open: its socket, and files that go one way or the other.
@@ -102,6 +120,8 @@ pub(super) struct Flight {
     pub began_elsewhere: Option<Duration>,
     /// Of the request whose body arrives.
     pub head: Option<Head>,
+    /// Of the request whose head was complete last.
+    pub origin: Option<Origin>,
     pub body: Stored,
     pub underway: Option<Underway>,
     /// To be sent, from `sent` on.
@@ -181,6 +201,7 @@ impl std::fmt::Debug for Stream {
 #[derive(Debug)]
 pub(super) struct Underway {
     pub serial: u64,
+    pub client: Client,
     pub method: Method,
     pub version: Version,
     pub target: Bytes,

@@ -10,13 +10,15 @@ use http::{HeaderMap, Request, StatusCode};
 use super::connection::{Connection, Ending, Flight, Phase, Underway};
 use super::env::Env;
 use super::executor::{self, Job};
+use super::forwarded;
 use super::send::Sent;
 use super::stored;
 use super::timers::Timer;
 use super::transport::Received;
+use crate::config::Senders;
 use crate::h1::{self, Event};
 use crate::listen::tls::Refusal;
-use crate::site::{Exchange, ExchangeKey, RequestBody, Response, Trailers, pages};
+use crate::site::{Exchange, ExchangeKey, Origin, RequestBody, Response, Trailers, pages};
 use crate::sys;
 
 /// What a connection may receive and send in one turn, and how long handlers and streams may keep the loop for it;
@@ -126,6 +128,9 @@ impl<'a> Drive<'a> {
     }
 
     fn receive(&mut self) -> Option<Outcome> {
+        if self.connection.awaits_introduction {
+            return self.be_introduced();
+        }
         if !self.connection.can_receive() {
             return Some(self.wait_for_client());
         }
@@ -176,7 +181,7 @@ impl<'a> Drive<'a> {
         needs_more
     }
 
-    fn wait_for_client(&self) -> Outcome {
+    pub fn wait_for_client(&self) -> Outcome {
         let flight = &self.flight;
         if flight.head.is_some() {
             return Outcome::Wait(Timer::Body, self.progress);
@@ -214,15 +219,35 @@ impl<'a> Drive<'a> {
                     self.ask_for_more();
                     return (used, true);
                 }
-                Event::Head(head) => {
-                    self.flight.began = self.flight.began_elsewhere.take().unwrap_or(self.env.now);
-                    self.flight.head = Some(head);
-                }
+                Event::Head(head) => self.take_head(head),
                 Event::Data(range) => self.keep(&input[range]),
                 Event::End { trailers } => self.dispatch(trailers),
             }
         }
         (used, false)
+    }
+
+    fn take_head(&mut self, mut head: h1::Head) {
+        self.flight.began = self.flight.began_elsewhere.take().unwrap_or(self.env.now);
+        let nobody = Senders::default();
+        let trusted = if self.connection.is_stranger { &nobody } else { &self.env.entrance.trusted };
+        let sender = self.sender();
+        let origin = forwarded::trace(sender, trusted, &mut head.headers);
+        if origin.client != sender.client {
+            self.env.meet(origin.client);
+        }
+        self.flight.origin = Some(origin);
+        self.flight.head = Some(head);
+    }
+
+    /// The other end, as far as it speaks for itself.
+    fn sender(&self) -> Origin {
+        Origin { client: self.connection.client, https: self.connection.is_tls() }
+    }
+
+    /// Of the request whose head was complete last.
+    fn origin(&self) -> Origin {
+        self.flight.origin.unwrap_or_else(|| self.sender())
     }
 
     fn keep(&mut self, data: &[u8]) {
@@ -259,6 +284,7 @@ impl<'a> Drive<'a> {
             Err(cause) => return self.refuse_body(&stored::Error::File(cause)),
         };
         let key = ExchangeKey { index: self.index, serial: self.env.next_serial() };
+        let origin = self.origin();
         let mut underway = self.underway(&head, key.serial);
         let mut request = into_request(head, body);
         if !trailers.is_empty() {
@@ -266,10 +292,10 @@ impl<'a> Drive<'a> {
         }
         underway.may_block = self.env.executor.takes_all() || executor::may_block(self.env.handler.as_ref(), &request);
         let may_block = underway.may_block;
-        self.env.record.begin_request(underway.method.as_str(), &underway.target, self.connection.client.address());
+        self.env.record.begin_request(underway.method.as_str(), &underway.target, origin.client.address());
         self.flight.underway = Some(underway);
         self.flight.phase = Phase::Handling;
-        let exchange = Exchange::new(request, self.connection.client, key, self.env.outbox.clone());
+        let exchange = Exchange::new(request, origin, key, self.env.outbox.clone());
         if may_block {
             self.env.executor.run(Job::Handle(exchange), self.env.now);
         } else {
@@ -284,6 +310,7 @@ impl<'a> Drive<'a> {
     fn underway(&self, head: &h1::Head, serial: u64) -> Underway {
         Underway {
             serial,
+            client: self.origin().client,
             method: head.method.clone(),
             version: head.version,
             target: head.target.clone(),
@@ -311,7 +338,7 @@ impl<'a> Drive<'a> {
         match self.flight.head.take() {
             Some(head) => {
                 let refused = Underway { status, body_bytes, ..self.underway(&head, 0) };
-                self.env.log(self.connection.client, &refused);
+                self.env.log(&refused);
             }
             None => self.env.log_refusal(self.connection.client, status, body_bytes),
         }
@@ -328,7 +355,7 @@ impl<'a> Drive<'a> {
             underway.body_bytes = underway.body_bytes.saturating_sub(self.flight.source.left());
             self.env.record.abandon_request();
             self.env.executor.forget(ExchangeKey { index: self.index, serial: underway.serial });
-            self.env.log(self.connection.client, &underway);
+            self.env.log(&underway);
         }
         self.env.return_flight(self.flight);
     }

@@ -51,6 +51,8 @@ pub(super) struct Env {
     spare: Vec<Box<Flight>>,
     last_serial: u64,
     log_deadline: Option<Duration>,
+    /// That clients are turned away was said, and is not said again above `debug` before then.
+    pub told_until: Option<Duration>,
 }
 
 impl Env {
@@ -83,6 +85,7 @@ impl Env {
             spare: Vec::new(),
             last_serial: 0,
             log_deadline: None,
+            told_until: None,
         }
     }
 
@@ -112,7 +115,7 @@ impl Env {
         }
     }
 
-    /// A client has connected, and will be in the log.
+    /// A client is there, and will be in the log.
     pub fn meet(&mut self, client: Client) {
         if let Some(address) = client.address() {
             self.access.meet(address.ip(), self.now);
@@ -120,9 +123,9 @@ impl Env {
     }
 
     /// Logs an exchange that is over, answered or not.
-    pub fn log(&mut self, client: Client, of: &Underway) {
+    pub fn log(&mut self, of: &Underway) {
         self.log_entry(&Entry {
-            client: client.address().map(|address| address.ip()),
+            client: of.client.address().map(|address| address.ip()),
             time: self.wall,
             method: of.method.as_str(),
             target: &of.target,

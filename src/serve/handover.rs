@@ -187,7 +187,7 @@ impl Loop {
         };
         self.board.note_taken();
         let mut descriptors = descriptors.into_iter();
-        if let (Some(socket), Some((began, bytes))) = (descriptors.next(), self.env.buffer[..n].split_first_chunk()) {
+        if let (Some(socket), Some((head, bytes))) = (descriptors.next(), Head::read(&self.env.buffer[..n])) {
             let bytes = match descriptors.next() {
                 None => bytes.to_vec(),
                 Some(file) => match sys::shared::read_all(file) {
@@ -198,19 +198,22 @@ impl Loop {
                     }
                 },
             };
-            self.adopt(socket, Duration::from_nanos(u64::from_ne_bytes(*began)), bytes);
+            self.adopt(socket, head, bytes);
         }
         true
     }
 
     /// A connection of a sibling is this worker's from now on.
-    fn adopt(&mut self, socket: OwnedFd, began: Duration, bytes: Vec<u8>) {
+    fn adopt(&mut self, socket: OwnedFd, head: Head, bytes: Vec<u8>) {
         // A client that has left meanwhile is nobody to answer to.
-        let Ok(peer) = sys::socket::peer(socket.as_fd()) else { return };
-        let mut connection = Connection::new(socket, Transport::Plain, peer.map_or(Client::Unix, Client::Ip));
+        if sys::socket::peer(socket.as_fd()).is_err() {
+            return;
+        }
+        let mut connection = Connection::new(socket, Transport::Plain, head.client);
+        connection.is_stranger = head.is_stranger;
         let mut flight = self.env.take_flight();
         flight.input = bytes;
-        flight.began_elsewhere = Some(began);
+        flight.began_elsewhere = Some(head.began);
         connection.kept = true;
         connection.flight = Some(flight);
         let index = self.admit(connection);
@@ -290,18 +293,52 @@ fn put(socket: &OwnedFd, connection: &Connection, exchange: &Exchange) -> io::Re
     let underway = flight.underway.as_ref().ok_or_else(missing)?;
     let request = exchange.request();
     let body = request.body().in_memory().ok_or_else(missing)?;
-    let began = u64::try_from(underway.started.as_nanos()).unwrap_or(0);
-    let mut message = began.to_ne_bytes().to_vec();
+    let Connection { client, is_stranger, .. } = *connection;
+    let mut message = Head { began: underway.started, client, is_stranger }.write();
+    let head_bytes = message.len();
     h1::encode_request(&mut message, request.method(), &underway.target, request.version(), request.headers(), body);
     message.extend_from_slice(&flight.input);
     let connection = connection.socket.as_raw_fd();
     if message.len() <= INLINE_BYTES {
         return message::send(socket, &message, &[connection], Patience::DoNotWait);
     }
-    let (began, bytes) = message.split_at(size_of::<u64>());
+    let (head, bytes) = message.split_at(head_bytes);
     let file = sys::shared::file_with(bytes)?;
-    message::send(socket, began, &[connection, file.as_raw_fd()], Patience::DoNotWait)
+    message::send(socket, head, &[connection, file.as_raw_fd()], Patience::DoNotWait)
 }
+
+/// What a message begins with: what its receiver can find out neither from the bytes behind it nor from the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    /// When the request's head was complete.
+    began: Duration,
+    client: Client,
+    is_stranger: bool,
+}
+
+impl Head {
+    /// As a line.
+    fn write(&self) -> Vec<u8> {
+        let client = self.client.address().map_or_else(|| UNIX.to_owned(), |address| address.to_string());
+        format!("{} {client} {}\n", self.began.as_nanos(), self.is_stranger).into_bytes()
+    }
+
+    /// And what is behind it.
+    fn read(message: &[u8]) -> Option<(Self, &[u8])> {
+        let (line, behind) = message.split_at(message.iter().position(|&byte| byte == b'\n')?);
+        let mut words = std::str::from_utf8(line).ok()?.split(' ');
+        let began = Duration::from_nanos(words.next()?.parse().ok()?);
+        let client = match words.next()? {
+            UNIX => Client::Unix,
+            address => Client::Ip(address.parse().ok()?),
+        };
+        let is_stranger = words.next()?.parse().ok()?;
+        Some((Self { began, client, is_stranger }, &behind[1..]))
+    }
+}
+
+/// A client without an address.
+const UNIX: &str = "unix";
 
 #[cfg(test)]
 mod tests {
@@ -311,6 +348,22 @@ mod tests {
 
     fn handover() -> Handover {
         Handover::new(Ends::open().unwrap())
+    }
+
+    #[test]
+    fn who_asks_and_since_when_goes_with_a_connection() {
+        let address = |text: &str| Client::Ip(text.parse().unwrap());
+        for client in [Client::Unix, address("203.0.113.7:0"), address("[::ffff:1.2.3.4]:5"), address("[fe80::1%3]:80")]
+        {
+            for is_stranger in [false, true] {
+                let head = Head { began: 5 * MS, client, is_stranger };
+                let message = [&head.write()[..], b"GET /\n\n"].concat();
+                assert_eq!(Head::read(&message), Some((head, &b"GET /\n\n"[..])));
+            }
+        }
+        for wrong in ["", "1 unix false", "1 unix\n", "1 nobody false\n", "x unix false\n"] {
+            assert_eq!(Head::read(wrong.as_bytes()), None, "{wrong}");
+        }
     }
 
     #[test]

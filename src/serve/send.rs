@@ -120,7 +120,7 @@ impl Drive<'_> {
         let Some(underway) = self.flight.underway.take() else { return };
         self.env.record.end_request();
         self.env.executor.answered(ExchangeKey { index: self.index, serial: underway.serial });
-        self.env.log(self.connection.client, &underway);
+        self.env.log(&underway);
         self.connection.kept = true;
         self.answered = true;
         self.flight.source = Source::Nothing;

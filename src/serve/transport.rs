@@ -25,17 +25,15 @@ pub(super) enum Received<'a> {
     Refused(Refusal),
 }
 
-impl Transport {
-    /// What the entrance demands.
-    pub fn new(entrance: &Entrance) -> Result<Self, Refusal> {
-        match &entrance.tls {
-            None => Ok(Self::Plain),
-            Some(acceptor) => acceptor.session().map(Self::Tls),
-        }
-    }
-}
-
 impl Connection {
+    /// Begins as the entrance demands, with the next byte that arrives.
+    pub fn begin(&mut self, entrance: &Entrance) -> Result<(), Refusal> {
+        if let Some(acceptor) = &entrance.tls {
+            self.transport = Transport::Tls(acceptor.session()?);
+        }
+        Ok(())
+    }
+
     pub const fn is_tls(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
     }

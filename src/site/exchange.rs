@@ -23,8 +23,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn new(request: Request, client: Client, key: ExchangeKey, outbox: Arc<Outbox>) -> Self {
-        let responder = Responder { client, key, outbox, answered: false };
+    pub(crate) fn new(request: Request, origin: Origin, key: ExchangeKey, outbox: Arc<Outbox>) -> Self {
+        let responder = Responder { origin, key, outbox, answered: false };
         Self { request, responder }
     }
 
@@ -33,9 +33,15 @@ impl Exchange {
         &self.request
     }
 
-    /// Who asks.
+    /// Who asks: the other end of the connection or, where that is a server in front whose word counts (`[proxy]` of the
+    /// configuration), whom that server names.
     pub const fn client(&self) -> Client {
-        self.responder.client
+        self.responder.client()
+    }
+
+    /// Whether the client came by https, to Regrow itself or to a server in front whose word counts.
+    pub const fn is_https(&self) -> bool {
+        self.responder.origin.https
     }
 
     /// Answers.
@@ -68,16 +74,16 @@ impl Exchange {
 /// The duty to answer a request whose [`Exchange`] was taken apart. Dropped without an answer it answers 500.
 #[derive(Debug)]
 pub struct Responder {
-    client: Client,
+    origin: Origin,
     key: ExchangeKey,
     outbox: Arc<Outbox>,
     answered: bool,
 }
 
 impl Responder {
-    /// Who asks.
+    /// Who asks, as [`Exchange::client`] says.
     pub const fn client(&self) -> Client {
-        self.client
+        self.origin.client
     }
 
     /// Answers.
@@ -97,20 +103,27 @@ impl Drop for Responder {
     fn drop(&mut self) {
         if !self.answered {
             if !std::thread::panicking() {
-                log::error!("an exchange with {} was dropped without an answer; sending 500", self.client);
+                log::error!("an exchange with {} was dropped without an answer; sending 500", self.client());
             }
             self.deliver(pages::page(StatusCode::INTERNAL_SERVER_ERROR));
         }
     }
 }
 
-/// The other end of a connection.
+/// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
-    /// A TCP client's address and port.
+    /// A TCP client's address and port; port 0 where a server in front named the address alone.
     Ip(SocketAddr),
-    /// A process that connected to `socketFile`.
+    /// A process that connected to `socketFile`, or to a Unix socket of a server in front.
     Unix,
+}
+
+/// Who asks, and how they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub client: Client,
+    pub https: bool,
 }
 
 impl Client {
@@ -125,6 +138,7 @@ impl Client {
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ip(address) if address.port() == 0 => address.ip().fmt(f),
             Self::Ip(address) => address.fmt(f),
             Self::Unix => f.write_str("unix:"),
         }

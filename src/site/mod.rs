@@ -16,7 +16,7 @@ pub(crate) mod welcome;
 pub use body::{Body, RequestBody, Trailers};
 pub(crate) use body::{BodyStream, FileRange, Passage, Payload, Piece, guard};
 pub use exchange::{Client, Exchange, Responder};
-pub(crate) use exchange::{Delivery, ExchangeKey, Outbox};
+pub(crate) use exchange::{Delivery, ExchangeKey, Origin, Outbox};
 
 /// A request with its whole body.
 pub type Request = http::Request<RequestBody>;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
-    Body, Client, Exchange, ExchangeKey, FileRange, Handler, Outbox, Payload, Piece, Request, RequestBody, Response,
+    Body, Client, Exchange, ExchangeKey, FileRange, Handler, Origin, Outbox, Payload, Piece, Request, RequestBody,
+    Response,
 };
 use crate::sys::clock;
 
@@ -25,7 +26,8 @@ pub(crate) fn get(handler: &impl Handler, target: &str) -> Response {
 pub(crate) fn answer_to(handler: &impl Handler, request: Request) -> Response {
     let outbox = Arc::new(Outbox::new(|| {}));
     let key = ExchangeKey { index: 0, serial: 0 };
-    handler.handle(Exchange::new(request, Client::Unix, key, Arc::clone(&outbox)));
+    let origin = Origin { client: Client::Unix, https: false };
+    handler.handle(Exchange::new(request, origin, key, Arc::clone(&outbox)));
     loop {
         if let Some(response) = outbox.take_response(key) {
             return decoded(response);

@@ -31,6 +31,11 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<u
     retry(|| recv(socket.as_raw_fd(), buffer, MsgFlags::empty()))
 }
 
+/// Looks at what has arrived, which stays to be received.
+pub(crate) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_PEEK))
+}
+
 /// Sends what the socket takes of two pieces in one call. `more_follows` lets the kernel wait for it, so that a
 /// head and the start of its file share a packet (`MSG_MORE`, send(2)).
 pub(crate) fn send(socket: BorrowedFd<'_>, first: &[u8], second: &[u8], more_follows: bool) -> io::Result<usize> {

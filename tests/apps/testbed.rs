@@ -48,6 +48,11 @@ impl Handler for Testbed {
                     exchange.respond(text("later"));
                 });
             }
+            "client" => {
+                let mut said = format!("client {}\nhttps {}\n", exchange.client(), exchange.is_https());
+                say_fields(&mut said, "field", exchange.request().headers());
+                exchange.respond(text(said));
+            }
             "twice" => {
                 let (request, responder) = exchange.into_parts();
                 drop(request);

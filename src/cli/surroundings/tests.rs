@@ -167,3 +167,10 @@ fn a_host_beside_a_socket_file_is_said_to_be_unused() {
     assert!(unused_host(&plain("[server]\nsocketFile = /s\nsocketHost = x")).is_some());
     assert!(unused_host(&plain("[server]\nsocketFile = /s")).is_none());
 }
+
+#[test]
+fn a_server_in_front_that_anybody_can_be_is_said() {
+    assert!(anybody_in_front(&plain("[proxy]\nproxyProtocol = 1")).unwrap().starts_with("proxyProtocol = 1 (f:2) "));
+    assert!(anybody_in_front(&plain("[proxy]\nproxyProtocol = 1\ntrusted = unix")).is_none());
+    assert!(anybody_in_front(&plain("[proxy]\nproxyProtocol = 0")).is_none());
+}

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread::ThreadId;
 
 use super::*;
-use crate::site::{Client, RequestBody, Response};
+use crate::site::{Client, Origin, RequestBody, Response};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -55,7 +55,8 @@ impl Bench {
         self.serial += 1;
         let key = ExchangeKey { index: 0, serial: self.serial };
         let request = http::Request::builder().uri(path).body(RequestBody::default()).unwrap();
-        let exchange = Exchange::new(request, Client::Unix, key, Arc::clone(&self.outbox));
+        let origin = Origin { client: Client::Unix, https: false };
+        let exchange = Exchange::new(request, origin, key, Arc::clone(&self.outbox));
         self.executor.run(Job::Handle(exchange), now);
         key
     }
