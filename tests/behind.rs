@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Answer, Client, Connection, Front, Launch, Place, RunningFront, Server, Transport, checksum, descriptors_of, get,
-    pattern, request, wait_until,
+    Answer, Client, Connection, Front, Launch, Place, RunningFront, Server, Transport, checksum, curl, descriptors_of,
+    get, pattern, request, wait_until,
 };
 
 /// Above every buffer that there is between.
@@ -65,6 +67,36 @@ fn a_get_whose_worker_dies_is_sent_again_by_nginx_and_haproxy_and_a_post_by_nobo
         let found = answer_while_its_worker_dies(&server, &running, "POST");
         assert_eq!(found, 502, "{front:?}");
     }
+}
+
+#[test]
+fn tls_passed_through_by_haproxy_comes_with_the_address_of_the_client() {
+    over_both(|transport| {
+        let place = Place::new(transport);
+        let site = place.folder.path();
+        std::fs::write(site.join("small.txt"), "small\n").unwrap();
+        let (key, certificate) = make_certificate(site);
+        let changes = [
+            ("/etc/ssl/private/example.org.key", key.as_str()),
+            ("/etc/ssl/example.org.pem", &certificate),
+            ("/ = /srv/www", &format!("/ = {}", site.display())),
+        ];
+        let mut server = place.start(Launch::regrow(), "site-tcp.ini", &changes);
+        let running = Front::HaproxyTcp.start(&place);
+        let (from, url) = (CLIENT.to_string(), format!("https://{}/small.txt", running.address));
+        let got = curl(&["--insecure", "--interface", &from, &url]);
+        assert_eq!(got.stdout, b"small\n", "{got:?}");
+        assert_eq!(server.stop(), 0);
+        assert!(server.access_log().starts_with("127.0.0.77 - - ["), "{}", server.access_log());
+    });
+}
+
+fn make_certificate(folder: &Path) -> (String, String) {
+    let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| folder.join(name).display().to_string());
+    let how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=example.org";
+    let made = Command::new("openssl").args(how.split(' ')).args(["-keyout", &key, "-out", &certificate]).output();
+    assert!(made.as_ref().is_ok_and(|made| made.status.success()), "{made:?}");
+    (key, certificate)
 }
 
 /// The status of a request whose worker is killed while it runs.
@@ -140,6 +172,10 @@ fn an_application_is_served(front: Front, transport: Transport, most_lost: usize
     let running = front.start(&place);
     bodies_arrive_whole(&mut Client::open(running.address));
     the_client_is_told_and_not_what_it_says_of_itself(running.address);
+    wait_until("the client in the access log", || {
+        let log = server.access_log();
+        log.lines().find(|line| line.contains("GET /told "))?.starts_with("127.0.0.77 - - [").then_some(())
+    });
     connections_are_kept(&server, running.address);
     many_are_answered(running.address);
     let lost = lost_while_workers_die(&server, running.address);

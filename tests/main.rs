@@ -6,6 +6,7 @@ mod support;
 
 mod behind;
 mod cli;
+mod cluster;
 mod compress;
 mod docs_fresh;
 mod http_corpus;
