@@ -14,7 +14,7 @@ use rustls::server::ProducesTickets;
 
 use crate::sys;
 
-/// How long a client may keep a ticket, and how often the key changes.
+/// How long a client may keep a ticket, and how often the master changes the key.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 /// Nobody needs longer ones: a session is a few hundred bytes.
