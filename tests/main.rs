@@ -33,3 +33,4 @@ mod static_race;
 mod stop;
 mod supervision;
 mod tls;
+mod tls_files;
