@@ -56,9 +56,9 @@ fn check_says_what_is_wrong_with_each_file_its_option_and_the_remedy() {
         (".", "ec.pem", "--sslKeyFile {key}: is a folder; "),
         ("encrypted.key", "ec.pem", "--sslKeyFile {key}: the private key is encrypted, "),
         ("old-encrypted.key", "rsa.pem", "--sslKeyFile {key}: the private key is encrypted, "),
-        ("ec.pem", "ec.pem", "--sslKeyFile {key}: holds no private key but a CERTIFICATE; "),
-        ("ec.key", "ec.key", "--sslCertificateFile {certificate}: holds no certificate but a PRIVATE KEY; "),
-        ("ec.key", "ec.csr", "--sslCertificateFile {certificate}: holds no certificate but a CERTIFICATE REQUEST; "),
+        ("ec.pem", "ec.pem", "--sslKeyFile {key}: holds no private key, only CERTIFICATE; "),
+        ("ec.key", "ec.key", "--sslCertificateFile {certificate}: holds no certificate, only PRIVATE KEY; "),
+        ("ec.key", "ec.csr", "--sslCertificateFile {certificate}: holds no certificate, only CERTIFICATE REQUEST; "),
         ("ec.key", "ec.der", "--sslCertificateFile {certificate}: is binary (DER) and not PEM; "),
         ("ec.key", "rsa.pem", "--sslCertificateFile {certificate}: the first certificate of this file is not that of "),
         (

@@ -80,15 +80,14 @@ fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
 
 /// The first private key.
 fn signing_key(bytes: &[u8]) -> Result<Arc<dyn SigningKey>, Wrong> {
-    let found = sections(bytes);
-    let key = match found {
+    let key = match sections(bytes) {
         Ok(sections) => sections.into_iter().find_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der)),
         Err(_) if is_encrypted(bytes) => return Err(encrypted()),
         Err(broken) => return Err(broken),
     };
     let key = key.ok_or_else(|| no_key(bytes))?;
-    aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(|cause| {
-        let problem = format!("holds a private key that is broken or of a kind that is not supported ({cause})");
+    aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(|_| {
+        let problem = "holds a private key that is broken or of a kind that is not supported";
         Wrong::new(problem, "make one of RSA (2048 bits or more), ECDSA (P-256 or P-384) or Ed25519")
     })
 }
@@ -147,8 +146,7 @@ fn is_of(certificate: &CertificateDer<'_>, key: &dyn SigningKey) -> bool {
 }
 
 fn no_key(bytes: &[u8]) -> Wrong {
-    let label = label(bytes);
-    let Some(label) = label else {
+    let Some(label) = label(bytes) else {
         return no_pem(bytes, "convert it: openssl pkey -inform DER -in FILE -out FILE.pem");
     };
     if is_encrypted(bytes) {
@@ -159,7 +157,7 @@ fn no_key(bytes: &[u8]) -> Wrong {
         "PUBLIC KEY" => "name the private key that it belongs to",
         _ => "name a file with a -----BEGIN PRIVATE KEY----- in it",
     };
-    Wrong::new(format!("holds no private key but a {label}"), remedy)
+    Wrong::new(format!("holds no private key, only {label}"), remedy)
 }
 
 fn no_certificate(bytes: &[u8]) -> Wrong {
@@ -173,7 +171,7 @@ fn no_certificate(bytes: &[u8]) -> Wrong {
     } else {
         "name a file with a -----BEGIN CERTIFICATE----- in it"
     };
-    Wrong::new(format!("holds no certificate but a {label}"), remedy)
+    Wrong::new(format!("holds no certificate, only {label}"), remedy)
 }
 
 fn no_pem(bytes: &[u8], convert: &str) -> Wrong {

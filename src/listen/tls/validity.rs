@@ -1,7 +1,7 @@
 //! Whose a certificate is and when it is good, in words. Pure: the time is told.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::log::Level;
@@ -10,7 +10,6 @@ use x509_cert::der::oid::db::rfc4519::COMMON_NAME;
 use x509_cert::der::{DateTime, Decode as _};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::time::Time;
 
 use crate::config::Wrong;
 
@@ -35,7 +34,7 @@ impl Validity {
     pub(super) fn of(certificate: &[u8]) -> Result<Self, String> {
         let parsed = Certificate::from_der(certificate).map_err(|cause| cause.to_string())?;
         let validity = &parsed.tbs_certificate.validity;
-        let (from, until) = (date(validity.not_before), date(validity.not_after));
+        let (from, until) = (validity.not_before.to_date_time(), validity.not_after.to_date_time());
         Ok(Self { names: names(&parsed), from, until })
     }
 
@@ -43,14 +42,13 @@ impl Validity {
     pub fn concern(&self, now: SystemTime) -> Option<(Level, Wrong)> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (from, until) = (self.from.unix_duration(), self.until.unix_duration());
-        let left = until.saturating_sub(now);
-        if until < now {
-            let problem = format!("expired {}, {} ago: clients refuse it", Minute(self.until), days(now - until));
+        let (to_come, left, over) = (from.saturating_sub(now), until.saturating_sub(now), now.saturating_sub(until));
+        if !over.is_zero() {
+            let problem = format!("expired {}, {} ago: clients refuse it", Minute(self.until), days(over));
             return Some((Level::Error, Wrong::new(problem, RENEW)));
         }
-        if now < from {
-            let problem =
-                format!("is not valid before {}, in {}: clients refuse it", Minute(self.from), days(from - now));
+        if !to_come.is_zero() {
+            let problem = format!("is not valid before {}, in {}: clients refuse it", Minute(self.from), days(to_come));
             let remedy = "see whether the clock of this machine is right, or wait until then";
             return Some((Level::Error, Wrong::new(problem, remedy)));
         }
@@ -85,10 +83,6 @@ fn days(span: Duration) -> String {
     }
 }
 
-fn date(time: Time) -> DateTime {
-    time.to_date_time()
-}
-
 /// The alternative names, for clients look at nothing else; without one, the common name, for it is what a person gave.
 fn names(certificate: &Certificate) -> String {
     let alternative = certificate.tbs_certificate.get::<SubjectAltName>().ok().flatten();
@@ -105,10 +99,11 @@ fn names(certificate: &Certificate) -> String {
 fn name(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(printable(name.as_str())),
-        GeneralName::IpAddress(bytes) => match bytes.as_bytes() {
-            address if address.len() == 4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?).to_string()),
-            address => Some(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?).to_string()),
-        },
+        GeneralName::IpAddress(bytes) => {
+            let (v4, v6) = (bytes.as_bytes().try_into(), bytes.as_bytes().try_into());
+            let v4 = v4.ok().map(|v4: [u8; 4]| IpAddr::from(v4));
+            v4.or_else(|| v6.ok().map(|v6: [u8; 16]| IpAddr::from(v6))).map(|address| address.to_string())
+        }
         // Names of people and things, which are nothing to a client of HTTPS.
         GeneralName::OtherName(_)
         | GeneralName::Rfc822Name(_)
@@ -151,13 +146,13 @@ mod tests {
 
     #[test]
     fn a_certificate_is_good_until_it_expires_and_two_weeks_before_that_it_is_said() {
-        const DAYS: i64 = DAY as i64;
-        let expires = |left: &str| Some(format!("WARN expires 2027-02-01 12:00 UTC, in {left}"));
+        const DAYS: i64 = 24 * 3600;
+        let soon = |left: &str| Some(format!("WARN expires 2027-02-01 12:00 UTC, in {left}"));
         assert_eq!(said(30 * DAYS), None);
         assert_eq!(said(14 * DAYS), None);
-        assert_eq!(said(14 * DAYS - 1), expires("13 days"));
-        assert_eq!(said(DAYS), expires("1 day"));
-        assert_eq!(said(0), expires("less than a day"), "it is good in its last second (RFC 5280, section 4.1.2.5)");
+        assert_eq!(said(14 * DAYS - 1), soon("13 days"));
+        assert_eq!(said(DAYS), soon("1 day"));
+        assert_eq!(said(0), soon("less than a day"), "it is good in its last second (RFC 5280, section 4.1.2.5)");
         let expired = |ago: &str| Some(format!("ERROR expired 2027-02-01 12:00 UTC, {ago} ago: clients refuse it"));
         assert_eq!(said(-1), expired("less than a day"));
         assert_eq!(said(-40 * DAYS), expired("40 days"));

@@ -1,3 +1,5 @@
+use std::time::{Instant, UNIX_EPOCH};
+
 use super::*;
 
 // openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=unused -days 3650 \
@@ -96,10 +98,10 @@ fn what_is_no_key_is_said_to_be_what_it_is() {
         (b"hello".to_vec(), "holds nothing in PEM; "),
         (
             CERTIFICATE.into(),
-            "holds no private key but a CERTIFICATE; name its private key here, and this file at sslC",
+            "holds no private key, only CERTIFICATE; name its private key here, and this file at sslC",
         ),
-        (relabelled(KEY, "PUBLIC KEY").into(), "holds no private key but a PUBLIC KEY; name the private key that"),
-        (relabelled(KEY, "EC PARAMETERS").into(), "holds no private key but a EC PARAMETERS; "),
+        (relabelled(KEY, "PUBLIC KEY").into(), "holds no private key, only PUBLIC KEY; name the private key that"),
+        (relabelled(KEY, "EC PARAMETERS").into(), "holds no private key, only EC PARAMETERS; "),
         (relabelled(KEY, "ENCRYPTED PRIVATE KEY").into(), "the private key is encrypted, "),
         (relabelled(CERTIFICATE, "PRIVATE KEY").into(), "holds a private key that is broken or of a kind "),
         (KEY.replace("MIGH", "MI!H").into(), "is damaged: base64 decode error: "),
@@ -119,8 +121,8 @@ fn what_is_no_certificate_is_said_to_be_what_it_is() {
     for (bytes, said) in [
         (Vec::new(), "is empty; "),
         (der(CERTIFICATE), "is binary (DER) and not PEM; convert it: openssl x509 -inform DER"),
-        (KEY.into(), "holds no certificate but a PRIVATE KEY; name its certificate here, and this file at sslKeyFile"),
-        (relabelled(KEY, "CERTIFICATE REQUEST").into(), "holds no certificate but a CERTIFICATE REQUEST; send it to "),
+        (KEY.into(), "holds no certificate, only PRIVATE KEY; name its certificate here, and this file at sslKeyFile"),
+        (relabelled(KEY, "CERTIFICATE REQUEST").into(), "holds no certificate, only CERTIFICATE REQUEST; send it to "),
         (relabelled(KEY, "CERTIFICATE").into(), "its certificate number 1 cannot be used ("),
         ([CERTIFICATE, &relabelled(KEY, "CERTIFICATE")].concat().into(), "its certificate number 2 cannot be used ("),
         (CERTIFICATE[..300].into(), "is cut off: "),
@@ -193,14 +195,16 @@ impl Random {
 fn no_bytes_make_it_panic() {
     let (mut random, mut refused) = (Random(7), 0);
     let (key, certificate) = (der(KEY), der(CERTIFICATE));
-    for _ in 0..4000 {
+    let (begin, seconds) = (Instant::now(), std::env::var("REGROW_FUZZ_SECONDS"));
+    let seconds = seconds.ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
+    for _ in (0..).take_while(|round| *round < 4000 || begin.elapsed().as_secs() < seconds) {
         let mut pem = [KEY, CERTIFICATE, OTHER_CERTIFICATE].concat().into_bytes();
         random.mutate(&mut pem);
         refused += u32::from(judge(&pem, &pem).is_err());
         let (mut key, mut certificate) = (key.clone(), certificate.clone());
         random.mutate(&mut certificate);
         if let Ok(validity) = Validity::of(&certificate) {
-            let _ = (validity.to_string(), validity.concern(std::time::UNIX_EPOCH));
+            let _ = (validity.to_string(), validity.concern(UNIX_EPOCH));
         }
         let _ = ParsedCertificate::try_from(&CertificateDer::from(certificate));
         random.mutate(&mut key);
