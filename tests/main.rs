@@ -37,3 +37,4 @@ mod status;
 mod stop;
 mod supervision;
 mod tls;
+mod tls_files;

@@ -1,74 +1,131 @@
-//! The files of TLS: what `check` says of each that is wrong, and which of them keep a server from starting.
+//! Files of keys and certificates: what `check` says of them, what `serve` starts with, and what it refuses.
 
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 
-use crate::support::tls::{ED25519, Issued, P384, RSA, authority, localhost, write_key};
-use crate::support::{Launch, Server};
+use crate::support::{Authority, Launch, Server, TlsClient, VERSIONS, curl};
 
-const FILES: [&str; 4] = ["--sslKeyFile", "key.pem", "--sslCertificateFile", "chain.pem"];
-
-/// What `regrow check` says, all of it, and its exit code.
-fn check(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_regrow"));
-    let Output { status, stdout, stderr } = command.arg("check").args(args).current_dir(folder).output().unwrap();
-    let text = [stdout, stderr].concat();
-    (status.code(), String::from_utf8(text).unwrap())
+fn file(name: &str) -> String {
+    Authority::here().file(name).display().to_string()
 }
 
-/// What it says of these files.
-fn check_files(key: &str, chain: &str) -> (Option<i32>, String) {
-    let folder = tempfile::tempdir().unwrap();
-    write_key(&folder.path().join("key.pem"), key);
-    fs::write(folder.path().join("chain.pem"), chain).unwrap();
-    check(folder.path(), &FILES)
+fn files(key: &str, certificate: &str) -> [String; 4] {
+    ["--sslKeyFile".into(), file(key), "--sslCertificateFile".into(), file(certificate)]
 }
 
-fn is_refused(key: &str, chain: &str, said: &[&str]) {
-    let (code, text) = check_files(key, chain);
-    assert_eq!(code, Some(2), "{text}");
-    assert!(said.iter().all(|said| text.contains(said)), "{said:?} in {text}");
-    assert!(text.contains(&format!("regrow: {} mistake", said.len())), "{text}");
+/// The exit code of `regrow check`, and what it says to standard output and standard error together.
+fn check(args: &[String]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_regrow")).arg("check").args(args).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
-fn launch(issued: &Issued) -> Launch {
-    let launch = Launch::regrow().args(["--processPool", "2"]);
-    issued.write(launch.folder());
-    launch.options(&FILES)
+fn serve(key: &str, certificate: &str) -> Server {
+    files(key, certificate).into_iter().fold(Launch::regrow(), Launch::arg).spawn()
 }
 
 #[test]
-fn check_says_whose_the_certificate_is_and_that_clients_come_by_https() {
-    let folder = tempfile::tempdir().unwrap();
-    localhost().write(folder.path());
-    let (code, text) = check(folder.path(), &FILES);
-    assert_eq!(code, Some(0), "{text}");
-    let mut lines = text.lines();
-    assert!(lines.next().unwrap().ends_with(", on https://localhost:8080"), "{text}");
-    let certificate = lines.next().unwrap();
-    assert!(certificate.starts_with("certificate for localhost, 127.0.0.1, until 20"), "{certificate}");
-    assert!(certificate.ends_with(" UTC"), "{certificate}");
-    assert!(!text.contains("note: --ssl"), "{text}");
-}
-
-#[test]
-fn keys_of_all_kinds_pass() {
-    for kind in [P384, RSA, ED25519] {
-        let issued = authority().issue(kind, "yesterday", "90 days");
-        let (code, text) = check_files(&issued.key, &issued.chain());
-        assert_eq!(code, Some(0), "{kind:?}: {text}");
-        let both = format!("{}{}", issued.chain(), issued.key);
-        assert_eq!(check_files(&both, &both).0, Some(0), "{kind:?} in one file");
+fn keys_of_every_kind_and_form_are_served_with() {
+    for kind in ["ed25519", "p384", "sec1", "pkcs1"] {
+        let server = Launch::regrow().tls(kind).start();
+        let (said, _) = TlsClient::new(&VERSIONS).get(server.address(), "/");
+        assert!(said.starts_with("HTTP/1.1 200 "), "{kind}: {said}");
     }
 }
 
 #[test]
-fn check_refuses_what_is_not_what_it_is_named_for() {
-    let Issued { key, certificate } = localhost();
-    let swapped = "are sslKeyFile and sslCertificateFile swapped?";
-    is_refused(certificate, key, &[
-        &format!("--sslKeyFile KEY: holds a certificate and no private key; {swapped}").replace("KEY", "FOLDER/key.pem")["--sslKeyFile".len()..][..0],
-        swapped,
-    ]);
+fn check_and_serve_say_whose_the_certificate_is_and_until_when() {
+    let (code, said) = check(&files("ec.key", "ec.pem"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains(", on https://localhost:8080\nwith a certificate for localhost, 127.0.0.1, until 2"),
+        "{said}"
+    );
+    assert!(!said.contains("note: sslKeyFile") && !said.contains("expires"), "{said}");
+    let server = Launch::regrow().tls("ec").start();
+    server.wait_for_log("listening on https://127.0.0.1:");
+    server.wait_for_log("with a certificate for localhost, 127.0.0.1, until 2");
+    assert!(!server.log().contains("sslCertificateFile"), "nothing is to be said of it");
+}
+
+#[test]
+fn check_says_what_is_wrong_with_each_file_its_option_and_the_remedy() {
+    for (key, certificate, said) in [
+        ("none.key", "ec.pem", "--sslKeyFile {key}: no such file; create it, or name another"),
+        (".", "ec.pem", "--sslKeyFile {key}: is a folder; "),
+        ("encrypted.key", "ec.pem", "--sslKeyFile {key}: the private key is encrypted, "),
+        ("old-encrypted.key", "rsa.pem", "--sslKeyFile {key}: the private key is encrypted, "),
+        ("ec.pem", "ec.pem", "--sslKeyFile {key}: holds no private key, only CERTIFICATE; "),
+        ("ec.key", "ec.key", "--sslCertificateFile {certificate}: holds no certificate, only PRIVATE KEY; "),
+        ("ec.key", "ec.csr", "--sslCertificateFile {certificate}: holds no certificate, only CERTIFICATE REQUEST; "),
+        ("ec.key", "ec.der", "--sslCertificateFile {certificate}: is binary (DER) and not PEM; "),
+        ("ec.key", "rsa.pem", "--sslCertificateFile {certificate}: the first certificate of this file is not that of "),
+        (
+            "between.key",
+            "rsa.pem",
+            "{certificate}: the certificate of sslKeyFile is number 2 of this file; put it first",
+        ),
+        ("ec.key", "expired.pem", "--sslCertificateFile {certificate}: expired 20"),
+        ("ec.key", "future.pem", "{certificate}: is not valid before 2099-01-01 00:00 UTC, in "),
+    ] {
+        let (code, found) = check(&files(key, certificate));
+        let wanted = said.replace("{key}", &file(key)).replace("{certificate}", &file(certificate));
+        assert!(found.contains(&wanted), "{found}, and not {wanted}");
+        assert_eq!(code, Some(2), "{found}");
+        assert!(found.ends_with("regrow: 1 mistake in the configuration\n"), "{found}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_both_files_is_said_at_once_and_one_alone_misses_the_other() {
+    let (code, said) = check(&files("none.key", "ec.key"));
+    assert_eq!(code, Some(2));
+    assert!(said.contains("--sslKeyFile ") && said.contains("--sslCertificateFile ") && said.contains("2 mistakes"));
+    let [key_option, key, certificate_option, certificate] = files("ec.key", "ec.pem");
+    let (code, said) = check(&[key_option, key]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("is said without sslCertificateFile; say sslCertificateFile too, or neither"), "{said}");
+    let (code, said) = check(&[certificate_option, certificate]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("is said without sslKeyFile; "), "{said}");
+}
+
+#[test]
+fn a_certificate_that_soon_expires_and_a_key_that_all_can_read_are_noted() {
+    let (code, said) = check(&files("ec.key", "soon.pem"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("note: ") && said.contains("soon.pem: expires 20") && said.contains(", in 4 days"), "{said}");
+    let server = serve("ec.key", "soon.pem");
+    let line = server.wait_for_log("soon.pem: expires 20");
+    assert!(line.contains("WARN") || line.contains("warn"), "{line}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let open: PathBuf = folder.path().join("open.key");
+    fs::copy(file("ec.key"), &open).unwrap();
+    fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
+    let mut args = files("ec.key", "ec.pem");
+    args[1] = open.display().to_string();
+    let (code, said) = check(&args);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("can be read by every user of this machine: chmod 600 {}", args[1])), "{said}");
+}
+
+#[test]
+fn serve_refuses_a_key_of_another_certificate() {
+    let mut server = serve("rsa.key", "ec.pem");
+    assert_eq!(server.exit_code(), 2);
+    assert!(server.log().contains("is not that of the private key in sslKeyFile"), "{}", server.log());
+}
+
+#[test]
+fn serve_starts_with_an_expired_certificate_and_says_so_loudly() {
+    let server = serve("ec.key", "expired.pem");
+    let line = server.wait_for_log("expired.pem: expired 20");
+    assert!(line.to_lowercase().contains("error") && line.contains("renew the certificate"), "{line}");
+    server.wait_until_complete(0);
+    let url = format!("https://{}/", server.address());
+    assert!(curl(&["--insecure", "--fail", &url]).status.success());
+    let refused = curl(&["--cacert", &file("root.pem"), &url]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("expired"), "{refused:?}");
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::CliExit;
-use super::surroundings::{self, Surroundings};
+use super::surroundings::{self, Purpose, Surroundings};
 use crate::config::{Config, ENVIRONMENT_PREFIX, File, Mistake, Origin, Row, SECTIONS, Sources, Wrong, options};
+use crate::listen::tls::Credentials;
 
 /// The whole command line.
 pub(super) fn command() -> Command {
@@ -101,23 +102,36 @@ fn flag(row: &'static Row, heading: &'static str) -> Arg {
 
 /// What [`settle`] gives for a process that takes exactly the arguments of `regrow serve`; `args` begin with its own
 /// name.
-pub(super) fn serve_config(args: impl IntoIterator<Item = OsString>) -> Result<(Config, Vec<String>), CliExit> {
+pub(super) fn serve_config(args: impl IntoIterator<Item = OsString>) -> Result<Settled, CliExit> {
     // clap shows the process's own name, the first argument, in place of this one.
     let matches = serve_arguments(Command::new("serve")).try_get_matches_from(args)?;
-    settle(&matches)
+    settle(&matches, Purpose::Serve)
+}
+
+/// A configuration without a mistake, and what was found around it.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) config: Config,
+    /// What is worth knowing.
+    pub(super) notes: Vec<String>,
+    /// Where TLS is wanted.
+    pub(super) credentials: Option<Credentials>,
 }
 
 /// The configuration and what is worth knowing about it, or every mistake in it and around it.
-pub(super) fn settle(matches: &ArgMatches) -> Result<(Config, Vec<String>), CliExit> {
+pub(super) fn settle(matches: &ArgMatches, purpose: Purpose) -> Result<Settled, CliExit> {
     let mut mistakes = Vec::new();
     let sources = read_sources(matches, &mut mistakes);
     let (understood, found) = Config::understand(&sources);
     mistakes.extend(found);
-    let around = understood.as_ref().map_or_else(Surroundings::default, surroundings::examine);
+    let around =
+        understood.as_ref().map_or_else(Surroundings::default, |config| surroundings::examine(config, purpose));
     mistakes.extend(around.mistakes);
     mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
     match understood {
-        Some(config) if mistakes.is_empty() => Ok((config, around.notes)),
+        Some(config) if mistakes.is_empty() => {
+            Ok(Settled { config, notes: around.notes, credentials: around.credentials })
+        }
         Some(_) | None => Err(refuse(&mistakes)),
     }
 }

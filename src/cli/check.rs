@@ -5,21 +5,26 @@ use std::path::Path;
 
 use clap::ArgMatches;
 
+use super::arguments::Settled;
+use super::surroundings::Purpose;
 use super::{CliExit, arguments, processors};
 use crate::config::{Config, Origin, SECTIONS};
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
-    match arguments::settle(matches) {
-        Ok((config, notes)) => CliExit::done(report(&config, &notes)),
+    match arguments::settle(matches, Purpose::Check) {
+        Ok(settled) => CliExit::done(report(&settled)),
         Err(exit) => exit,
     }
 }
 
-fn report(config: &Config, notes: &[String]) -> String {
+fn report(Settled { config, notes, credentials }: &Settled) -> String {
     let mut text = format!("{}\n", summary(config));
+    if let Some(credentials) = credentials {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "with a certificate for {}", credentials.validity);
+    }
     for (heading, lines) in sections(config) {
         let width = lines.iter().map(|(said, _)| said.chars().count()).max();
-        // Writing to a String cannot fail.
         let _ = writeln!(text, "\n{heading}");
         for (said, origin) in lines {
             let _ = writeln!(text, "{said:<width$}   ({origin})", width = width.unwrap_or(0));
@@ -37,12 +42,13 @@ fn report(config: &Config, notes: &[String]) -> String {
 /// Who answers, where, and with what.
 fn summary(config: &Config) -> String {
     let server = &config.server;
+    let scheme = if server.ssl_certificate_file.is_some() { "https" } else { "http" };
     let at = match server.socket_file.as_deref() {
         Some(path) => format!("on the Unix socket {}", path.display()),
         None if server.socket_host.contains(':') => {
-            format!("on http://[{}]:{}", *server.socket_host, *server.socket_port)
+            format!("on {scheme}://[{}]:{}", *server.socket_host, *server.socket_port)
         }
-        None => format!("on http://{}:{}", *server.socket_host, *server.socket_port),
+        None => format!("on {scheme}://{}:{}", *server.socket_host, *server.socket_port),
     };
     format!("{}, {at}", config.layout(processors()))
 }

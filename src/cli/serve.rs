@@ -7,6 +7,8 @@ use std::sync::Arc;
 use clap::ArgMatches;
 use http::HeaderValue;
 
+use super::arguments::Settled;
+use super::surroundings::Purpose;
 use super::{CliExit, Status, arguments, processors};
 use crate::board::Identity;
 use crate::config::{Config, Layout};
@@ -23,12 +25,12 @@ use crate::sys;
 use crate::worker::Factory;
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
-    match arguments::settle(matches) {
-        Ok((config, notes)) => {
-            let site = config.clone();
+    match arguments::settle(matches, Purpose::Serve) {
+        Ok(settled) => {
+            let site = settled.config.clone();
             // Once, for all workers: one that is replaced must not find something else.
-            let is_file = config.static_content.iter().map(|content| content.path.is_file()).collect::<Vec<_>>();
-            serve(config, &notes, Box::new(move |identity| build_site(&site, &is_file, identity)))
+            let is_file = site.static_content.iter().map(|content| content.path.is_file()).collect::<Vec<_>>();
+            serve(settled, Box::new(move |identity| build_site(&site, &is_file, identity)))
         }
         Err(exit) => exit,
     }
@@ -52,16 +54,16 @@ where
 fn run_app(factory: Box<Factory>) -> CliExit {
     match arguments::serve_config(std::env::args_os()) {
         Err(exit) => exit,
-        Ok((config, _)) if !config.static_content.is_empty() => CliExit::usage(format!(
+        Ok(Settled { config, .. }) if !config.static_content.is_empty() => CliExit::usage(format!(
             "{}: this application has a site of its own; leave the folder out",
             config.static_content[0].origin
         )),
-        Ok((config, notes)) => serve(config, &notes, factory),
+        Ok(settled) => serve(settled, factory),
     }
 }
 
-fn serve(config: Config, notes: &[String], factory: Box<Factory>) -> CliExit {
-    match prepare(config, notes, factory) {
+fn serve(settled: Settled, factory: Box<Factory>) -> CliExit {
+    match prepare(settled, factory) {
         Err(why) => CliExit::failed(format!("regrow: {why}")),
         Ok(setup) => match master::run(setup) {
             Ok(0) => CliExit::new(Status::Done),
@@ -73,7 +75,8 @@ fn serve(config: Config, notes: &[String], factory: Box<Factory>) -> CliExit {
 }
 
 /// Opens the logs and the listening sockets.
-fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Setup, String> {
+fn prepare(settled: Settled, factory: Box<Factory>) -> Result<Setup, String> {
+    let Settled { config, notes, credentials } = settled;
     let error_log = Sink::open(&config.log.error_log).map_err(|why| format!("errorLog: {why}"))?;
     let access_log = Sink::open(&config.log.access_log).map_err(|why| format!("accessLog: {why}"))?;
     log::error::set_identity(format_args!("master pid={}", sys::process::pid()));
@@ -81,29 +84,30 @@ fn prepare(config: Config, notes: &[String], factory: Box<Factory>) -> Result<Se
         ::log::info!("the application logs by itself; errorLog and level are not used");
     }
     log::error::install_panic_hook(|_| {});
-    let listeners = listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
+    let mut listeners =
+        listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
     let status_listeners = status_listeners(&config).map_err(|why| why.to_string())?;
+    let entrance = entrance(&config, credentials.as_ref())?;
+    if entrance.tls.is_some() {
+        listeners.iter_mut().for_each(Listener::expect_tls);
+    }
     let layout = config.layout(processors());
-    announce(&config, &layout, &listeners, notes);
+    announce(&config, &layout, &listeners, &entrance, &notes);
     for listener in &status_listeners {
         ::log::info!("status on {listener}/healthz and /readyz");
     }
     let [listeners, status_listeners] =
         [listeners, status_listeners].map(|listeners| listeners.into_iter().map(Arc::new).collect());
-    let entrance = entrance(&config)?;
     Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log })
 }
 
-fn entrance(config: &Config) -> Result<Entrance, String> {
-    let (server, proxy) = (&config.server, &config.proxy);
-    let files = server.ssl_key_file.as_deref().zip(server.ssl_certificate_file.as_deref());
-    let tls =
-        files.map(|(key, certificate)| Credentials::read(key, certificate).and_then(|found| Acceptor::new(&found)));
-    let tls = tls.transpose().map_err(|why| format!("sslCertificateFile: {why}"))?;
+fn entrance(config: &Config, credentials: Option<&Credentials>) -> Result<Entrance, String> {
+    let proxy = &config.proxy;
+    let tls = credentials.map(Acceptor::new).transpose().map_err(|why| format!("cannot prepare TLS: {why}"))?;
     Ok(Entrance { proxy_protocol: *proxy.proxy_protocol, tls, trusted: proxy.trusted.value.clone() })
 }
 
-fn announce(config: &Config, layout: &Layout, listeners: &[Listener], notes: &[String]) {
+fn announce(config: &Config, layout: &Layout, listeners: &[Listener], entrance: &Entrance, notes: &[String]) {
     let site =
         config.static_content.iter().map(|content| format!("{} from {}", content.prefix, content.path.display()));
     let site = site.collect::<Vec<_>>().join(", ");
@@ -112,6 +116,9 @@ fn announce(config: &Config, layout: &Layout, listeners: &[Listener], notes: &[S
     ::log::info!("regrow {version}: {layout}");
     if !site.is_empty() {
         ::log::info!("serving {site}");
+    }
+    if let Some(tls) = &entrance.tls {
+        ::log::info!("with a certificate for {}", tls.validity());
     }
     ::log::info!("listening on {addresses}");
     for note in notes {

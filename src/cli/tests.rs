@@ -123,7 +123,7 @@ fn init_overwrites_nothing() {
 #[test]
 fn an_application_takes_the_arguments_of_serve() {
     let args = ["target/hello", "--processPool", "2", "--level=debug"];
-    let (config, _) = arguments::serve_config(args.map(OsString::from)).unwrap();
+    let arguments::Settled { config, .. } = arguments::serve_config(args.map(OsString::from)).unwrap();
     assert_eq!(*config.server.process_pool, Some(2));
     let exit = arguments::serve_config(["hello", "--help"].map(OsString::from)).unwrap_err();
     assert_eq!(exit.status, Status::Done);

@@ -22,6 +22,9 @@ pub(crate) use error::Error;
 /// How long the kernel may keep a connection without a request to itself.
 const DEFER_ACCEPT_SECONDS: i32 = 1;
 
+/// Until somebody knows better.
+const SCHEME: &str = "http";
+
 /// What to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -61,6 +64,8 @@ pub(crate) const STATUS: Options = Options { host: "statusHost", port: "statusPo
 pub(crate) struct Listener {
     socket: OwnedFd,
     bound: Bound,
+    /// How a URL of it begins.
+    scheme: &'static str,
 }
 
 #[derive(Debug)]
@@ -70,6 +75,11 @@ enum Bound {
 }
 
 impl Listener {
+    /// Clients are to speak TLS: its address is shown with `https`.
+    pub fn expect_tls(&mut self) {
+        self.scheme = "https";
+    }
+
     /// Hands over all connections at once from now on, also those that wait for their request in the kernel, so
     /// that none is left there when the socket closes.
     pub fn stop_deferring(&self) -> io::Result<()> {
@@ -86,11 +96,11 @@ impl AsFd for Listener {
     }
 }
 
-/// Where a client finds it: `http://127.0.0.1:8080` or `unix:/run/site.sock`.
+/// Where a client finds it: `http://127.0.0.1:8080`, `https://…`, or `unix:/run/site.sock`.
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.bound {
-            Bound::Tcp(address) => write!(f, "http://{address}"),
+            Bound::Tcp(address) => write!(f, "{}://{address}", self.scheme),
             Bound::Unix(file) => write!(f, "unix:{}", file.path().display()),
         }
     }
@@ -103,7 +113,7 @@ pub(crate) fn bind(address: &Address, queue_size: u32) -> Result<Vec<Listener>, 
     match address {
         Address::Unix { path, mode } => {
             let (socket, file) = unix::bind(path, *mode, backlog(queue_size))?;
-            Ok(vec![Listener { socket, bound: Bound::Unix(file) }])
+            Ok(vec![Listener { socket, bound: Bound::Unix(file), scheme: SCHEME }])
         }
         Address::Tcp { host, port, options } => {
             let addresses = resolve(host, *port, *options)?;
@@ -145,7 +155,7 @@ fn bind_once(addresses: &[SocketAddr], queue_size: u32, options: Options) -> Res
         match open(address, queue_size) {
             Ok((socket, bound)) => {
                 port = bound.port();
-                listeners.push(Listener { socket, bound: Bound::Tcp(bound) });
+                listeners.push(Listener { socket, bound: Bound::Tcp(bound), scheme: SCHEME });
             }
             Err(cause) if family_is_missing(&cause) => skipped = Some((address, cause)),
             Err(cause) => return Err(Error::Bind { address, options, cause }),

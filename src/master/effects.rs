@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
 use super::reporter::{self, Reporter};
@@ -112,6 +113,7 @@ impl Effects {
             Action::Spawn { slot, generation } => return Some(self.spawn(slot, generation)),
             Action::Signal { pid, signal } => self.send(pid, signal),
             Action::BeginStop => self.begin_stop(),
+            Action::TendTls => self.tend_tls(),
             Action::Explain(death) => self.explain(&death),
             Action::Say(notice) => log::log!(notice.level(), "{notice}"),
             Action::Exit { .. } => self.report(),
@@ -253,6 +255,16 @@ impl Effects {
         // Removes a socket's file too. What connects after the last worker has left would wait for nobody if the master
         // still listened.
         self.setup.listeners.clear();
+    }
+
+    fn tend_tls(&self) {
+        let Some(tls) = &self.setup.entrance.tls else { return };
+        if let Err(cause) = tls.rotate_keys() {
+            log::error!("cannot change the keys of TLS tickets: {cause}; the ones before stay in use");
+        }
+        let Some((level, wrong)) = tls.validity().concern(SystemTime::now()) else { return };
+        let file = self.setup.config.server.ssl_certificate_file.as_deref().unwrap_or(Path::new("")).display();
+        log::log!(level, "sslCertificateFile = {file}: {}; {}", wrong.problem, wrong.remedy);
     }
 
     /// A death, its reason if the worker could say it, and what it was doing.

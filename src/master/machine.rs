@@ -55,6 +55,8 @@ pub(crate) struct Machine {
     generation: u32,
     volume: Volume,
     last_failure: Option<Failure>,
+    /// When TLS is to be tended next: where there is TLS, from the start until a stop begins.
+    tend_deadline: Option<Duration>,
     /// When the last input came.
     seen: Duration,
 }
@@ -83,6 +85,7 @@ impl Machine {
             generation: 1,
             volume: Volume::default(),
             last_failure: None,
+            tend_deadline: None,
             seen: Duration::ZERO,
         }
     }
@@ -94,7 +97,7 @@ impl Machine {
         }
         self.forgive_standstill(now, actions);
         match input {
-            Input::Start => self.start(now),
+            Input::Start => self.start(now, actions),
             Input::Signal(signal) => self.signal(now, signal, actions),
             Input::Spawned { slot, pid } => self.spawned(now, slot, pid, actions),
             Input::SpawnFailed { slot, error } => self.not_spawned(now, slot, error, actions),
@@ -109,6 +112,11 @@ impl Machine {
     /// When [`Input::Deadline`] is due: after one was handled, never at once again. `None` when only something from
     /// outside can change anything.
     pub fn next_deadline(&self) -> Option<Duration> {
+        [self.patience_deadline(), self.tend_deadline].into_iter().flatten().min()
+    }
+
+    /// When somebody's patience ends. Tending is not among it: it waits for nobody, and cannot come too late for anybody.
+    fn patience_deadline(&self) -> Option<Duration> {
         let phase = match &self.phase {
             Phase::Starting { ready_deadline } => Some(*ready_deadline),
             Phase::Created | Phase::Running | Phase::Stopping(_) => None,
@@ -127,12 +135,18 @@ impl Machine {
         Pool { phase, wanted: self.children.wanted(), serving: self.children.serving() }
     }
 
-    fn start(&mut self, now: Duration) {
+    fn start(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Created) {
             return;
         }
+        self.tend_tls(now, actions);
         self.phase = Phase::Starting { ready_deadline: now.saturating_add(self.plan.start_timeout) };
         self.children.slots_mut().take(self.plan.slots as usize).for_each(|slot| slot.want(now));
+    }
+
+    fn tend_tls(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.tend_deadline = self.plan.tls_period.map(|period| now.saturating_add(period));
+        actions.extend(self.tend_deadline.map(|_| Action::TendTls));
     }
 
     fn signal(&mut self, now: Duration, signal: Signal, actions: &mut Vec<Action>) {
@@ -225,7 +239,7 @@ impl Machine {
         }
     }
 
-    /// Ends everybody's patience that is to end by now.
+    /// Ends everybody's patience that is to end by now, and tends what is to be tended.
     fn expire(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let due = |child: &&mut Child| child.deadline().is_some_and(|deadline| deadline <= now);
         for child in self.children.living_mut().filter(due) {
@@ -241,6 +255,9 @@ impl Machine {
         }
         if self.volume.deadline().is_some_and(|deadline| deadline <= now) {
             actions.extend(self.volume.sum_up().map(Action::Say));
+        }
+        if self.tend_deadline.is_some_and(|deadline| deadline <= now) {
+            self.tend_tls(now, actions);
         }
         if matches!(self.phase, Phase::Starting { ready_deadline } if ready_deadline <= now) {
             let start_timeout = self.plan.start_timeout;
@@ -260,7 +277,7 @@ impl Machine {
         let passed = now.saturating_sub(self.seen);
         self.seen = self.seen.max(now);
         let missed = |deadline: Duration| now > deadline.saturating_add(STANDSTILL);
-        if !self.next_deadline().is_some_and(missed) {
+        if !self.patience_deadline().is_some_and(missed) {
             return;
         }
         self.children.postpone(passed);

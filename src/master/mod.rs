@@ -9,6 +9,7 @@ mod reporter;
 use std::collections::VecDeque;
 use std::io;
 
+use crate::listen::tls;
 use crate::sys;
 use crate::sys::process::Ended;
 use crate::sys::signal::Signal as Received;
@@ -86,6 +87,7 @@ fn plan(setup: &Setup) -> Plan {
         start_timeout: *supervisor.start_timeout,
         graceful_timeout: *supervisor.graceful_timeout,
         accept_window: setup.accept_window(),
+        tls_period: setup.entrance.tls.as_ref().map(|_| tls::TICKET_LIFETIME),
         on_terminal: io::IsTerminal::is_terminal(&io::stdin()),
     }
 }

@@ -173,8 +173,8 @@ impl Server {
 
     /// Where it listens, for a server with a port.
     pub fn address(&self) -> SocketAddr {
-        let line = self.wait_for_log("listening on http://");
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let line = self.wait_for_log("listening on http");
+        let address = line.split("://").nth(1).and_then(|rest| rest.split_whitespace().next());
         address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {line}"))
     }
 

@@ -35,7 +35,8 @@ impl Authority {
     }
 
     /// `root.pem`, which clients know; `ec.key` with `ec.pem`, and `rsa.key` with `rsa.pem`, whose chain has an
-    /// intermediate authority.
+    /// intermediate authority. `ed25519` and `p384` are other keys, `sec1` is `ec` in another form, and `pkcs1` is `rsa`.
+    /// `expired.pem`, `soon.pem` (for 5 days) and `future.pem` (from 2099) belong to `ec.key`, as does `ec.der`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -55,14 +56,34 @@ fn make(folder: &Path) {
         openssl x509 -req -in ec.csr -CA root.pem -CAkey root.key -extfile leaf.ext -days 30 -out ec.pem
         openssl req -newkey rsa:2048 -nodes -keyout rsa.key -out rsa.csr -subj /CN=localhost
         openssl x509 -req -in rsa.csr -CA between.pem -CAkey between.key -extfile leaf.ext -days 30 -out leaf.pem
-        cat leaf.pem between.pem >rsa.pem";
+        cat leaf.pem between.pem >rsa.pem
+        # Other keys, and other forms of the same.
+        leaf='-CA root.pem -CAkey root.key -extfile leaf.ext'
+        openssl req -newkey ed25519 -nodes -keyout ed25519.key -out ed25519.csr -subj /CN=localhost
+        openssl x509 -req -in ed25519.csr $leaf -days 30 -out ed25519.pem
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-384 -nodes -keyout p384.key -out p384.csr -subj /CN=localhost
+        openssl x509 -req -in p384.csr $leaf -days 30 -out p384.pem
+        openssl ec -in ec.key -out sec1.key
+        cp ec.pem sec1.pem
+        openssl rsa -traditional -in rsa.key -out pkcs1.key
+        cp rsa.pem pkcs1.pem
+        openssl pkey -aes256 -passout pass:secret -in ec.key -out encrypted.key
+        openssl rsa -traditional -aes256 -passout pass:secret -in rsa.key -out old-encrypted.key
+        openssl x509 -in ec.pem -outform DER -out ec.der
+        openssl x509 -req -in ec.csr $leaf -days -1 -out expired.pem
+        openssl x509 -req -in ec.csr $leaf -days 5 -out soon.pem
+        : >index.txt
+        printf '%s\n' '[ca]' default_ca=ours '[ours]' database=index.txt new_certs_dir=. default_md=sha256 \
+            rand_serial=yes policy=any '[any]' commonName=supplied >ca.cnf
+        openssl ca -batch -notext -config ca.cnf -cert root.pem -keyfile root.key -extfile leaf.ext -in ec.csr \
+            -startdate 20990101000000Z -enddate 20990201000000Z -out future.pem >ca.out";
     let made = Command::new("sh").args(["-c", script]).current_dir(folder).status().expect("a shell");
     let log = std::fs::read_to_string(folder.join("openssl.log")).unwrap_or_default();
     assert!(made.success(), "openssl: {log}");
 }
 
 impl Launch {
-    /// With TLS, and a key of that kind: `ec` or `rsa`.
+    /// With TLS, and a key of that kind: `ec`, `rsa`, …
     pub fn tls(self, kind: &str) -> Self {
         let authority = Authority::here();
         let (key, certificate) = (authority.file(&format!("{kind}.key")), authority.file(&format!("{kind}.pem")));

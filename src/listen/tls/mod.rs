@@ -4,6 +4,7 @@
 mod credentials;
 mod session;
 mod tickets;
+mod validity;
 
 use std::fmt;
 use std::io;
@@ -13,15 +14,18 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
 
-pub(crate) use credentials::Credentials;
+pub(crate) use credentials::{Credentials, Flaws};
 pub(crate) use session::{Refusal, Session};
+pub(crate) use tickets::LIFETIME as TICKET_LIFETIME;
 use tickets::{Keys, Ticketer};
+pub(crate) use validity::Validity;
 
 /// What the sessions of a listener share: the certificate, its key, and the keys of tickets. Made before the first fork.
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     config: Arc<ServerConfig>,
     keys: Keys,
+    validity: Validity,
 }
 
 impl Acceptor {
@@ -37,7 +41,7 @@ impl Acceptor {
         // Sessions are kept by their clients alone, so that any worker can resume them.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(Ticketer::new(keys));
-        Ok(Self { config: Arc::new(config), keys })
+        Ok(Self { config: Arc::new(config), keys, validity: credentials.validity.clone() })
     }
 
     /// The session of a connection that begins.
@@ -48,6 +52,11 @@ impl Acceptor {
     /// New tickets are sealed with a new key from now on; those of the key before are still good (the master).
     pub fn rotate_keys(&self) -> io::Result<()> {
         self.keys.rotate()
+    }
+
+    /// Until when clients take the certificate.
+    pub fn validity(&self) -> &Validity {
+        &self.validity
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub graceful_timeout: Duration,
     /// How long workers go on accepting once a stop began.
     pub accept_window: Duration,
+    /// How often TLS is to be tended, where there is TLS.
+    pub tls_period: Option<Duration>,
     /// Whether the master is in the foreground of a terminal, which sends WINCH whenever it is resized.
     pub on_terminal: bool,
 }
@@ -103,6 +105,8 @@ pub(crate) enum Action {
     /// Let go of what brings new connections: clear `TCP_DEFER_ACCEPT`, unlink the socket file, close the listeners.
     /// Once, before every [`Action::Exit`].
     BeginStop,
+    /// Change the keys of tickets, and say when the certificate is about to expire, or has.
+    TendTls,
     /// Log a death, with the last request of the worker from the scoreboard.
     Explain(Death),
     /// Log anything else.

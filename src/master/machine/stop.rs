@@ -121,6 +121,7 @@ impl Machine {
     fn begin(&mut self, now: Duration, pace: Pace, actions: &mut Vec<Action>) {
         let stop = Stop { pace, began: now, report: Report::default() };
         actions.push(Action::BeginStop);
+        self.tend_deadline = None;
         self.children.slots_mut().for_each(|slot| slot.wanted = false);
         self.children.living_mut().for_each(|child| stop.dismiss(now, child, actions));
         self.phase = Phase::Stopping(stop);

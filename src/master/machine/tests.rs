@@ -16,6 +16,7 @@ fn pool(slots: u32) -> Plan {
         start_timeout: ms(60_000),
         graceful_timeout: ms(10_000),
         accept_window: ms(200),
+        tls_period: None,
         on_terminal: false,
     }
 }
@@ -114,6 +115,7 @@ fn brief(action: &Action) -> String {
         Action::Spawn { slot, .. } => format!("Spawn {slot}"),
         Action::Signal { pid, signal } => format!("{signal:?} {pid}"),
         Action::BeginStop => "BeginStop".into(),
+        Action::TendTls => "TendTls".into(),
         Action::Explain(death) => format!("{:?} {}", death.life, death.worker.pid),
         Action::Say(notice) => {
             let debug = format!("{notice:?}");
@@ -131,6 +133,38 @@ fn start_forks_every_slot_and_ready_workers_end_it() {
     history.at(50).ready(101).expect(["Ready"]);
     history.at(60).ready(100).expect(["Ready"]).expect_idle();
     history.start().expect_idle();
+}
+
+/// One worker, with TLS.
+fn with_tls() -> Plan {
+    Plan { tls_period: Some(ms(500_000)), ..pool(1) }
+}
+
+#[test]
+fn tls_is_tended_at_the_start_and_once_in_every_period() {
+    let mut history = History::new(with_tls());
+    history.start().expect(["TendTls", "Spawn 0"]);
+    history.spawned(0, 100).ready(100).expect(["Ready"]);
+    history.deadline(500_000).expect(["TendTls"]).deadline(1_000_000).expect(["TendTls"]);
+    history.at(1_000_001).input(Input::Deadline).start().expect([]);
+    history.at(1_499_999).killed(100, 9).expect(["Serving 100", "Spawn 0"]);
+    history.spawned(0, 101).ready(101).expect(["Ready"]).deadline(1_500_000).expect(["TendTls"]);
+}
+
+#[test]
+fn tls_is_tended_once_after_a_standstill_of_many_periods_and_that_is_not_told() {
+    let mut history = History::running(with_tls());
+    history.at(9_000_000).input(Input::Ready { pid: 9999 }).input(Input::Deadline).expect(["TendTls"]);
+    history.deadline(9_500_000).expect(["TendTls"]);
+}
+
+#[test]
+fn tls_is_not_tended_once_a_stop_began() {
+    let mut history = History::running(Plan { graceful_timeout: ms(900_000), ..with_tls() });
+    history.at(1000).signal(Term).expect(["Stopping", "BeginStop", "Term 100"]);
+    history.at(600_000).input(Input::Deadline).expect([]);
+    history.deadline(901_200).expect(["Kill 100"]);
+    history.killed(100, 9).expect(["CutOff 100", "Stopped", "Exit 0"]).expect_idle();
 }
 
 #[test]

@@ -94,6 +94,7 @@ struct World {
     began_stop: bool,
     ever_ready: bool,
     exit: Option<i32>,
+    tended: Option<Duration>,
 }
 
 impl World {
@@ -110,6 +111,7 @@ impl World {
             start_timeout: ms(1000 + random.below(30_000)),
             graceful_timeout: ms(random.below(20_000)),
             accept_window: ms(200 + random.below(2000)),
+            tls_period: random.one_in(2).then(|| ms(1000 + random.below(30_000))),
             on_terminal: random.one_in(4),
         };
         Self {
@@ -133,6 +135,7 @@ impl World {
             began_stop: false,
             ever_ready: false,
             exit: None,
+            tended: None,
         }
     }
 
@@ -314,6 +317,7 @@ impl World {
                 assert!(!self.began_stop, "a stop begins once");
                 self.began_stop = true;
             }
+            Action::TendTls => self.tend(),
             Action::Explain(death) => {
                 if death.as_asked() {
                     self.lines_allowed += 2; // this line, and the worker that may come after it
@@ -325,6 +329,13 @@ impl World {
             Action::Say(notice) => self.said(&notice),
             Action::Exit { code } => self.exits(code),
         }
+    }
+
+    fn tend(&mut self) {
+        assert!(!self.began_stop, "nothing is tended once a stop began");
+        let period = self.plan.tls_period.expect("only TLS is tended");
+        let last = self.tended.replace(self.now);
+        assert!(last.is_none_or(|last| self.since(last) >= period), "tended too early");
     }
 
     /// What a worker makes of a signal.
@@ -453,6 +464,9 @@ impl World {
         let wanted = self.machine.children.wanted();
         assert!(wanted > 0 || !self.plan.on_terminal, "only WINCH leaves no worker");
         assert_eq!(self.machine.children.serving(), wanted, "after the storm every active slot serves");
+        let overdue = |tended: Duration| Some(self.since(tended)) > self.plan.tls_period;
+        assert_eq!(self.tended.is_some(), self.plan.tls_period.is_some());
+        assert!(!self.tended.is_some_and(overdue), "TLS is forgotten");
         let ready = self.live.values().filter(|process| process.ready && !process.told).count();
         assert_eq!(ready, wanted as usize);
     }
