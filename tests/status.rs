@@ -87,7 +87,9 @@ fn readiness_is_refused_and_not_silent_when_every_process_is_told_to_stop() {
 fn the_answer_comes_while_every_handler_blocks_and_every_worker_is_stopped() {
     let server = launch("slow", &["--processPool", "2"]).start();
     let mut blocked: Vec<_> = (0..4).map(|_| Client::open(server.address())).collect();
-    blocked.iter_mut().for_each(|client| client.send(request("GET", "/?ms=60000")));
+    for client in &mut blocked {
+        client.send(request("GET", "/?ms=60000"));
+    }
     let address = server.status_address();
     let busy = || (ask(address, "/readyz").1["loops"]["busy"] == 2).then_some(());
     wait_until("two busy workers", busy);
@@ -96,7 +98,28 @@ fn the_answer_comes_while_every_handler_blocks_and_every_worker_is_stopped() {
     for pid in server.worker_pids().into_iter().filter(|&pid| pid != reporter) {
         server.signal(pid, Signal::SIGSTOP);
     }
-    assert_eq!(ask(address, "/healthz").1["workers"]["serving"], 2);
+    let (code, said) = ask(address, "/readyz");
+    assert_eq!((code, &said["workers"]["serving"], &said["loops"]["taking"]), (503, &2.into(), &0.into()), "{said}");
+}
+
+#[test]
+fn a_handler_that_holds_up_its_loop_is_found_out() {
+    let server = launch("testbed", &[]).env("TESTBED", "quick").start();
+    let mut held = Client::open(server.address());
+    let address = server.status_address();
+    held.send(request("GET", "/slow?ms=60000"));
+    wait_until("an answer that says so", || (ask(address, "/readyz").0 == 503).then_some(()));
+    assert_eq!(ask(address, "/healthz").0, 503);
+}
+
+#[test]
+fn the_port_is_free_when_the_master_has_ended() {
+    for _ in 0..5 {
+        let mut server = launch("slow", &[]).start();
+        let address = server.status_address();
+        assert_eq!(server.stop(), 0);
+        std::net::TcpListener::bind(address).expect("nobody holds it");
+    }
 }
 
 #[test]

@@ -339,9 +339,8 @@ fn records_that_say_nothing_do_not_keep_an_idle_connection() {
     // A change of keys is a record without a word for HTTP.
     while stream.conn.refresh_traffic_keys().is_ok() && stream.flush().is_ok() {
         match stream.read(&mut [0; 64]) {
-            Ok(0) => break,
             Err(why) if why.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => break,
+            Ok(0) | Err(_) => break,
             Ok(_) => panic!("nothing was asked"),
         }
         assert!(Instant::now() < deadline, "it is kept for ever");

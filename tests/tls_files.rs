@@ -36,14 +36,14 @@ fn keys_of_every_kind_and_form_are_served_with() {
 
 #[test]
 fn check_and_serve_say_whose_the_certificate_is_and_until_when() {
-    let (code, said) = check(&files("ec.key", "ec.pem"));
+    let (code, said) = check(&files("rsa.key", "rsa.pem"));
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.contains(", on https://localhost:8080\nwith a certificate for localhost, 127.0.0.1, until 2"),
         "{said}"
     );
-    assert!(!said.contains("note: sslKeyFile") && !said.contains("expires"), "{said}");
-    let server = Launch::regrow().tls("ec").start();
+    assert!(!said.contains("note: --ssl") && !said.contains("expires"), "{said}");
+    let server = Launch::regrow().tls("rsa").start();
     server.wait_for_log("listening on https://127.0.0.1:");
     server.wait_for_log("with a certificate for localhost, 127.0.0.1, until 2");
     assert!(!server.log().contains("sslCertificateFile"), "nothing is to be said of it");
@@ -82,6 +82,9 @@ fn what_is_wrong_with_both_files_is_said_at_once_and_one_alone_misses_the_other(
     let (code, said) = check(&files("none.key", "ec.key"));
     assert_eq!(code, Some(2));
     assert!(said.contains("--sslKeyFile ") && said.contains("--sslCertificateFile ") && said.contains("2 mistakes"));
+    let (code, said) = check(&files("rsa.key", "expired.pem"));
+    assert_eq!(code, Some(2));
+    assert!(said.contains("is not that of the private key") && said.contains("expired.pem: expired 20"), "{said}");
     let [key_option, key, certificate_option, certificate] = files("ec.key", "ec.pem");
     let (code, said) = check(&[key_option, key]);
     assert_eq!(code, Some(2));
@@ -109,6 +112,22 @@ fn a_certificate_that_soon_expires_and_a_key_that_all_can_read_are_noted() {
     let (code, said) = check(&args);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&format!("can be read by every user of this machine: chmod 600 {}", args[1])), "{said}");
+}
+
+#[test]
+fn a_chain_that_is_missing_or_has_a_gap_is_noted() {
+    let (code, said) = check(&files("ec.key", "ec.pem"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ec.pem: has no chain behind it"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let chain: PathBuf = folder.path().join("chain.pem");
+    let whole = [file("rsa.pem"), file("ec.pem")].map(|name| fs::read_to_string(name).unwrap());
+    fs::write(&chain, whole.concat()).unwrap();
+    let mut args = files("rsa.key", "rsa.pem");
+    args[3] = chain.display().to_string();
+    let (code, said) = check(&args);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("chain.pem: certificate number 3 did not issue number 2"), "{said}");
 }
 
 #[test]

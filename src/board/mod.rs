@@ -147,12 +147,14 @@ impl Board {
         Pool { phase, wanted: load(header::WANTED), serving: load(header::SERVING) }
     }
 
-    /// What all loops do that serve, where one that has not come round for `stuck_after` takes no connections.
-    pub fn load(&self, now: Duration, stuck_after: Duration) -> Load {
+    /// What all loops do that serve, where one that has not come round for `stuck_after`, or whose process cannot run,
+    /// takes no connections.
+    pub fn load(&self, now: Duration, stuck_after: Duration, can_run: impl Fn(i32) -> bool) -> Load {
         let mut load = Load { taking: 0, busy: 0, connections: 0 };
         for record in (0..self.records_in_use()).map(|place| self.at(place)).filter(Record::is_open) {
             let busy = record.word(field::BUSY).load(Ordering::Relaxed) != 0;
-            load.taking += u64::from(record.stays() && !record.is_stuck(now, stuck_after));
+            let takes = record.stays() && !record.is_stuck(now, stuck_after) && can_run(record.pid());
+            load.taking += u64::from(takes);
             load.busy += u64::from(busy);
             load.connections += record.word(field::CONNECTIONS).load(Ordering::Relaxed);
         }
@@ -340,7 +342,11 @@ impl Record {
 
     /// Whether a worker that lives writes it.
     fn is_open(&self) -> bool {
-        self.word(field::PID).load(Ordering::Relaxed) != 0
+        self.pid() != 0
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.word(field::PID).load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// A worker that was asked to leave may not have heard of it yet.

@@ -14,7 +14,7 @@ use ::log::Level;
 
 use super::processors;
 use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Runner, Setting, StaticContent, Wrong};
-use crate::listen::tls::{Credentials, Flaws};
+use crate::listen::tls::{Credentials, Flaws, Validity};
 use crate::serve::other_descriptors;
 use crate::sys;
 
@@ -41,11 +41,20 @@ pub(super) enum Purpose {
 /// Looks at everything that `config` names.
 pub(super) fn examine(config: &Config, purpose: Purpose) -> Surroundings {
     let mut found = Surroundings { mistakes: mistakes(config), notes: notes(config), credentials: None };
-    match credentials(config) {
-        Ok(credentials) => found.credentials = credentials,
-        Err(mistakes) => found.mistakes.extend(mistakes),
-    }
-    let validity = found.credentials.as_ref().map(|credentials| &credentials.validity);
+    let validity = match credentials(config) {
+        Ok(credentials) => {
+            let concern = credentials.as_ref().and_then(|found| found.concern.clone());
+            let of_chain =
+                |wrong| of_file("sslCertificateFile", &config.server.ssl_certificate_file, wrong).to_string();
+            found.notes.extend(concern.map(of_chain));
+            found.credentials = credentials;
+            found.credentials.as_ref().map(|credentials| credentials.validity.clone())
+        }
+        Err((mistakes, validity)) => {
+            found.mistakes.extend(mistakes);
+            validity
+        }
+    };
     if let (Purpose::Check, Some((level, wrong))) = (purpose, validity.and_then(|it| it.concern(SystemTime::now()))) {
         match of_file("sslCertificateFile", &config.server.ssl_certificate_file, wrong) {
             mistake if level == Level::Error => found.mistakes.push(mistake),
@@ -56,21 +65,21 @@ pub(super) fn examine(config: &Config, purpose: Purpose) -> Surroundings {
 }
 
 /// What TLS takes, where it is wanted.
-fn credentials(config: &Config) -> Result<Option<Credentials>, Vec<Mistake>> {
+fn credentials(config: &Config) -> Result<Option<Credentials>, (Vec<Mistake>, Option<Validity>)> {
     let (key, certificate) = (&config.server.ssl_key_file, &config.server.ssl_certificate_file);
     let alone = |name, setting, other| {
         let wrong = Wrong::new(format!("is said without {other}"), format!("say {other} too, or neither"));
-        vec![of_file(name, setting, wrong)]
+        (vec![of_file(name, setting, wrong)], None)
     };
     match (key.as_deref(), certificate.as_deref()) {
         (None, None) => Ok(None),
         (Some(_), None) => Err(alone("sslKeyFile", key, "sslCertificateFile")),
         (None, Some(_)) => Err(alone("sslCertificateFile", certificate, "sslKeyFile")),
         (Some(key_file), Some(certificate_file)) => Credentials::read(key_file, certificate_file).map(Some).map_err(
-            |Flaws { key: of_key, certificate: of_it }| {
+            |Flaws { key: of_key, certificate: of_it, validity }| {
                 let of_key = of_key.map(|wrong| of_file("sslKeyFile", key, wrong));
                 let of_it = of_it.map(|wrong| of_file("sslCertificateFile", certificate, wrong));
-                of_key.into_iter().chain(of_it).collect()
+                (of_key.into_iter().chain(of_it).collect(), validity)
             },
         ),
     }
@@ -111,11 +120,21 @@ fn status_mistakes(config: &Config, privileges: &Privileges) -> Vec<Mistake> {
     let host = resolvable(&status.status_host, port);
     let host = of_setting("statusHost", &*status.status_host, &status.status_host, host);
     let same = port != 0 && server.socket_file.is_none() && port == *server.socket_port;
-    let taken = (same && *server.socket_host == *status.status_host)
+    let taken = (same && meet(&server.socket_host, &status.status_host))
         .then(|| Wrong::new("the site listens there", "name another port"));
     let wrong = taken.or_else(|| privileged_port(port, privileges));
     let port = wrong.and_then(|wrong| of_setting("statusPort", &port, &status.status_port, Err(wrong)));
     host.into_iter().chain(port).collect()
+}
+
+/// Whether two hosts have an address in common.
+fn meet(one: &str, other: &str) -> bool {
+    let addresses = |host: &str| (host, 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    let same = |a: &SocketAddr, b: &SocketAddr| {
+        a.is_ipv4() == b.is_ipv4() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+    };
+    let others = addresses(other);
+    addresses(one).iter().any(|a| others.iter().any(|b| same(a, b)))
 }
 
 fn of_setting<T>(name: &str, text: &dyn ToString, setting: &Setting<T>, judged: Result<(), Wrong>) -> Option<Mistake> {

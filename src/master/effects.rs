@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
@@ -145,6 +146,23 @@ impl Effects {
             log::error!("cannot fork the reporter, so nobody answers on statusPort: {cause}; trying again");
         }
         self.reporter.forked(forked.ok(), now);
+    }
+
+    /// The end: nobody answers for a master that is gone, and its port is free for the next one.
+    pub fn end_reporter(&mut self) {
+        const LOOKS: u32 = 100;
+        let Some(pid) = self.reporter.pid() else { return };
+        self.send(pid, WorkerSignal::Kill);
+        let gone = (0..LOOKS).any(|_| {
+            let ended = process::reap_child(pid).is_some();
+            if !ended {
+                thread::sleep(Duration::from_millis(10));
+            }
+            ended
+        });
+        if !gone {
+            log::error!("the reporter pid={pid} does not end; its port is taken until it does");
+        }
     }
 
     /// In the child.

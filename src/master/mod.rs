@@ -48,6 +48,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
     let mut actions = Vec::new();
     let mut exit_code = None;
     loop {
+        effects.tend_reporter();
         while let Some(input) = inputs.pop_front() {
             machine.handle(sys::clock::monotonic(), input, &mut actions);
             effects.tell(machine.pool());
@@ -58,10 +59,10 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
                 inputs.extend(effects.perform(action));
             }
             if let Some(code) = exit_code {
+                effects.end_reporter();
                 return Ok(code);
             }
         }
-        effects.tend_reporter();
         effects.wait(machine.next_deadline())?;
         inputs.extend(effects.signals().into_iter().filter_map(signal));
         inputs.extend(effects.reports().into_iter().map(|pid| Input::Ready { pid }));

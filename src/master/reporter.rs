@@ -19,7 +19,7 @@ use crate::sys::{process, signal};
 /// It is not forked more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The reporters there can be at once, connections of balancers and of curious people: few.
+/// Connections of balancers, and of people who want to know: few.
 const MAX_CONNECTIONS: usize = 256;
 
 /// The exit code of one that cannot go on.
@@ -44,6 +44,11 @@ impl Reporter {
         self.pid.is_none().then_some(self.fork_deadline)
     }
 
+    /// Its process, while it lives.
+    pub fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
     /// It was forked, or could not be.
     pub fn forked(&mut self, pid: Option<i32>, now: Duration) {
         self.pid = pid;
@@ -65,6 +70,7 @@ impl Reporter {
 pub(super) fn run(listeners: Vec<Arc<Listener>>, settings: Settings, board: Board, master: i32) -> i32 {
     let pid = process::pid();
     log::error::set_identity(format_args!("reporter pid={pid}"));
+    log::error::limit_volume();
     let alive = process::die_with_parent(Some(master)).and_then(|()| signal::ignore_in_child());
     let served = alive.and_then(|()| serve(listeners, settings, board, master, pid));
     if let Err(cause) = served {

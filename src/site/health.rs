@@ -41,7 +41,8 @@ impl Health {
     }
 
     fn report(&self, judge: Judge) -> Response {
-        let (pool, load) = (self.board.pool(), self.board.load(sys::clock::monotonic(), STUCK_AFTER));
+        let load = self.board.load(sys::clock::monotonic(), STUCK_AFTER, sys::process::can_run);
+        let pool = self.board.pool();
         let (status, why) = match judge(pool.phase, load.taking) {
             Ok(()) => (StatusCode::OK, Value::Null),
             Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.into()),
@@ -109,7 +110,7 @@ mod tests {
         let board = Board::new(4, 1).unwrap();
         board.tell(Pool { phase, wanted, serving });
         for slot in 0..serving {
-            board.records(slot, 1).for_each(|record| record.open(100));
+            board.records(slot, 1).for_each(|record| record.open(sys::process::pid()));
         }
         board
     }

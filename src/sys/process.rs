@@ -144,6 +144,15 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a process can run: it was not stopped by a signal or a debugger, and is not dead (`/proc/PID/stat`, proc(5)).
+/// One of which nothing can be learnt is believed to.
+pub(crate) fn can_run(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The field after the name, which stands in parentheses and may hold anything.
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    !matches!(state, Some('T' | 't' | 'Z' | 'X'))
+}
+
 /// How many threads this process has; 1 where that cannot be found out.
 pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)

@@ -103,8 +103,15 @@ fn a_low_port_needs_a_privilege() {
 #[test]
 fn the_status_listener_is_judged_like_that_of_the_site() {
     let mistakes = |text: &str| mistakes(&plain(text)).iter().map(ToString::to_string).collect::<Vec<_>>();
-    let same = mistakes("[server]\nsocketHost = 127.0.0.1\nsocketPort = 8123\n[status]\nstatusPort = 8123");
-    assert!(same[0].contains("statusPort = 8123") && same[0].contains("the site listens there"), "{same:?}");
+    for host in ["localhost", "127.0.0.1", "0.0.0.0"] {
+        let same = mistakes(&format!("[server]\nsocketHost = {host}\nsocketPort = 8123\n[status]\nstatusPort = 8123"));
+        assert!(
+            same[0].contains("statusPort = 8123") && same[0].contains("the site listens there"),
+            "{host}: {same:?}"
+        );
+    }
+    let apart = "[server]\nsocketHost = 127.0.0.2\nsocketPort = 8123\n[status]\nstatusPort = 8123";
+    assert_eq!(mistakes(apart), [""; 0]);
     let nowhere = mistakes("[status]\nstatusHost = no-such-host.invalid\nstatusPort = 8123");
     assert!(nowhere[0].contains("statusHost = no-such-host.invalid"), "{nowhere:?}");
     assert_eq!(mistakes("[status]\nstatusHost = no-such-host.invalid"), [""; 0], "there is no such listener");

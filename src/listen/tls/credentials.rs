@@ -13,7 +13,7 @@ use rustls::server::{ParsedCertificate, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys};
 
-use super::validity::Validity;
+use super::validity::{self, Validity};
 use crate::config::Wrong;
 
 /// Many times what a chain of long keys takes.
@@ -24,13 +24,17 @@ const LARGEST: u64 = 1 << 20;
 pub(crate) struct Credentials {
     certified: Arc<CertifiedKey>,
     pub validity: Validity,
+    /// What some clients may stumble over.
+    pub concern: Option<Wrong>,
 }
 
 /// What is wrong with each of the files.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Flaws {
     pub key: Option<Wrong>,
     pub certificate: Option<Wrong>,
+    /// Where the certificate itself could be read.
+    pub validity: Option<Validity>,
 }
 
 impl Credentials {
@@ -45,10 +49,16 @@ impl Credentials {
         let chain = certificate.and_then(|bytes| chain(&bytes));
         match (key, chain) {
             (Ok(key), Ok((chain, validity))) => {
-                let certified = Arc::new(belong_together(key, chain)?);
-                Ok(Self { certified, validity })
+                let concern = validity::gap(&chain);
+                match belong_together(key, chain) {
+                    Ok(certified) => Ok(Self { certified: Arc::new(certified), validity, concern }),
+                    Err(wrong) => Err(Flaws { key: None, certificate: Some(wrong), validity: Some(validity) }),
+                }
             }
-            (key, chain) => Err(Flaws { key: key.err(), certificate: chain.err() }),
+            (Err(wrong), Ok((_, validity))) => {
+                Err(Flaws { key: Some(wrong), certificate: None, validity: Some(validity) })
+            }
+            (key, Err(wrong)) => Err(Flaws { key: key.err(), certificate: Some(wrong), validity: None }),
         }
     }
 
@@ -122,11 +132,11 @@ fn sections(bytes: &[u8]) -> Result<Vec<(SectionKind, Vec<u8>)>, Wrong> {
 }
 
 /// A key and the certificate that stands first, if they are of one pair.
-fn belong_together(key: Arc<dyn SigningKey>, chain: Vec<CertificateDer<'static>>) -> Result<CertifiedKey, Flaws> {
+fn belong_together(key: Arc<dyn SigningKey>, chain: Vec<CertificateDer<'static>>) -> Result<CertifiedKey, Wrong> {
     let certified = CertifiedKey::new(chain, key);
-    let wrong = match certified.keys_match() {
-        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => return Ok(certified),
-        Err(_) => match certified.cert.iter().position(|certificate| is_of(certificate, &*certified.key)) {
+    match certified.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(_) => Err(match certified.cert.iter().position(|certificate| is_of(certificate, &*certified.key)) {
             Some(place) => Wrong::new(
                 format!("the certificate of sslKeyFile is number {} of this file", place + 1),
                 "put it first, and behind it the chain that leads to its authority",
@@ -135,9 +145,8 @@ fn belong_together(key: Arc<dyn SigningKey>, chain: Vec<CertificateDer<'static>>
                 "the first certificate of this file is not that of the private key in sslKeyFile",
                 "name the two files that belong together",
             ),
-        },
-    };
-    Err(Flaws { key: None, certificate: Some(wrong) })
+        }),
+    }
 }
 
 fn is_of(certificate: &CertificateDer<'_>, key: &dyn SigningKey) -> bool {

@@ -57,6 +57,22 @@ impl Validity {
     }
 }
 
+/// What is missing where each certificate of a chain should be issued by the next one. The last may be issued by an
+/// authority that clients know, and a certificate alone by its own key.
+pub(super) fn gap(chain: &[impl AsRef<[u8]>]) -> Option<Wrong> {
+    let parsed: Vec<_> = chain.iter().filter_map(|der| Certificate::from_der(der.as_ref()).ok()).collect();
+    let issued = |by: &Certificate, it: &Certificate| by.tbs_certificate.subject == it.tbs_certificate.issuer;
+    if let [alone] = parsed.as_slice() {
+        let remedy = "unless they do, put the chain behind it; of certbot, name fullchain.pem";
+        return (!issued(alone, alone))
+            .then(|| Wrong::new("has no chain behind it: clients must know its issuer", remedy));
+    }
+    let place = parsed.windows(2).position(|pair| !issued(&pair[1], &pair[0]))?;
+    let problem =
+        format!("certificate number {} did not issue number {}: some clients refuse it", place + 2, place + 1);
+    Some(Wrong::new(problem, "put each certificate behind the one that it issued"))
+}
+
 const RENEW: &str = "renew the certificate, and stop and start the server, which reads it once";
 
 impl fmt::Display for Validity {
