@@ -75,13 +75,14 @@ fn credentials(config: &Config) -> Result<Option<Credentials>, (Vec<Mistake>, Op
         (None, None) => Ok(None),
         (Some(_), None) => Err(alone("sslKeyFile", key, "sslCertificateFile")),
         (None, Some(_)) => Err(alone("sslCertificateFile", certificate, "sslKeyFile")),
-        (Some(key_file), Some(certificate_file)) => Credentials::read(key_file, certificate_file).map(Some).map_err(
-            |Flaws { key: of_key, certificate: of_it, validity }| {
+        (Some(key_file), Some(certificate_file)) => {
+            Credentials::read(key_file, certificate_file).map(Some).map_err(|flaws| {
+                let Flaws { key: of_key, certificate: of_it, validity } = *flaws;
                 let of_key = of_key.map(|wrong| of_file("sslKeyFile", key, wrong));
                 let of_it = of_it.map(|wrong| of_file("sslCertificateFile", certificate, wrong));
                 (of_key.into_iter().chain(of_it).collect(), validity)
-            },
-        ),
+            })
+        }
     }
 }
 

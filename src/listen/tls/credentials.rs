@@ -39,12 +39,12 @@ pub(crate) struct Flaws {
 
 impl Credentials {
     /// Reads both files, which may be one.
-    pub fn read(key: &Path, certificate: &Path) -> Result<Self, Flaws> {
+    pub fn read(key: &Path, certificate: &Path) -> Result<Self, Box<Flaws>> {
         Self::judge(read(key), read(certificate))
     }
 
     /// What both files hold, or why they could not be read.
-    fn judge(key: Result<Vec<u8>, Wrong>, certificate: Result<Vec<u8>, Wrong>) -> Result<Self, Flaws> {
+    fn judge(key: Result<Vec<u8>, Wrong>, certificate: Result<Vec<u8>, Wrong>) -> Result<Self, Box<Flaws>> {
         let key = key.and_then(|bytes| signing_key(&bytes));
         let chain = certificate.and_then(|bytes| chain(&bytes));
         match (key, chain) {
@@ -52,13 +52,15 @@ impl Credentials {
                 let concern = validity::gap(&chain);
                 match belong_together(key, chain) {
                     Ok(certified) => Ok(Self { certified: Arc::new(certified), validity, concern }),
-                    Err(wrong) => Err(Flaws { key: None, certificate: Some(wrong), validity: Some(validity) }),
+                    Err(wrong) => {
+                        Err(Box::new(Flaws { key: None, certificate: Some(wrong), validity: Some(validity) }))
+                    }
                 }
             }
             (Err(wrong), Ok((_, validity))) => {
-                Err(Flaws { key: Some(wrong), certificate: None, validity: Some(validity) })
+                Err(Box::new(Flaws { key: Some(wrong), certificate: None, validity: Some(validity) }))
             }
-            (key, Err(wrong)) => Err(Flaws { key: key.err(), certificate: Some(wrong), validity: None }),
+            (key, Err(wrong)) => Err(Box::new(Flaws { key: key.err(), certificate: Some(wrong), validity: None })),
         }
     }
 

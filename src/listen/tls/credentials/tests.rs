@@ -47,7 +47,7 @@ ZA==
 -----END CERTIFICATE-----
 ";
 
-fn judge(key: &[u8], certificate: &[u8]) -> Result<Credentials, Flaws> {
+fn judge(key: &[u8], certificate: &[u8]) -> Result<Credentials, Box<Flaws>> {
     Credentials::judge(Ok(key.to_vec()), Ok(certificate.to_vec()))
 }
 
