@@ -2,19 +2,18 @@
 //!
 //! Looks, and does not bind what `serve` will: a server may be running. Mistakes are what `serve` would fail on; notes are what it survives.
 
+mod tls;
+
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process;
-use std::time::SystemTime;
-
-use ::log::Level;
 
 use super::processors;
 use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Runner, Setting, StaticContent, Wrong};
-use crate::listen::tls::{Credentials, Flaws, Validity};
+use crate::listen::tls::Credentials;
 use crate::serve::other_descriptors;
 use crate::sys;
 
@@ -41,54 +40,8 @@ pub(super) enum Purpose {
 /// Looks at everything that `config` names.
 pub(super) fn examine(config: &Config, purpose: Purpose) -> Surroundings {
     let mut found = Surroundings { mistakes: mistakes(config), notes: notes(config), credentials: None };
-    let validity = match credentials(config) {
-        Ok(credentials) => {
-            let concern = credentials.as_ref().and_then(|found| found.concern.clone());
-            let of_chain =
-                |wrong| of_file("sslCertificateFile", &config.server.ssl_certificate_file, wrong).to_string();
-            found.notes.extend(concern.map(of_chain));
-            found.credentials = credentials;
-            found.credentials.as_ref().map(|credentials| credentials.validity.clone())
-        }
-        Err((mistakes, validity)) => {
-            found.mistakes.extend(mistakes);
-            validity
-        }
-    };
-    if let (Purpose::Check, Some((level, wrong))) = (purpose, validity.and_then(|it| it.concern(SystemTime::now()))) {
-        match of_file("sslCertificateFile", &config.server.ssl_certificate_file, wrong) {
-            mistake if level == Level::Error => found.mistakes.push(mistake),
-            concern => found.notes.push(concern.to_string()),
-        }
-    }
+    tls::examine(config, purpose, &mut found);
     found
-}
-
-/// What TLS takes, where it is wanted.
-fn credentials(config: &Config) -> Result<Option<Credentials>, (Vec<Mistake>, Option<Validity>)> {
-    let (key, certificate) = (&config.server.ssl_key_file, &config.server.ssl_certificate_file);
-    let alone = |name, setting, other| {
-        let wrong = Wrong::new(format!("is said without {other}"), format!("say {other} too, or neither"));
-        (vec![of_file(name, setting, wrong)], None)
-    };
-    match (key.as_deref(), certificate.as_deref()) {
-        (None, None) => Ok(None),
-        (Some(_), None) => Err(alone("sslKeyFile", key, "sslCertificateFile")),
-        (None, Some(_)) => Err(alone("sslCertificateFile", certificate, "sslKeyFile")),
-        (Some(key_file), Some(certificate_file)) => {
-            Credentials::read(key_file, certificate_file).map(Some).map_err(|flaws| {
-                let Flaws { key: of_key, certificate: of_it, validity } = *flaws;
-                let of_key = of_key.map(|wrong| of_file("sslKeyFile", key, wrong));
-                let of_it = of_it.map(|wrong| of_file("sslCertificateFile", certificate, wrong));
-                (of_key.into_iter().chain(of_it).collect(), validity)
-            })
-        }
-    }
-}
-
-fn of_file(name: &str, setting: &Setting<Option<PathBuf>>, wrong: Wrong) -> Mistake {
-    let file = setting.as_deref().unwrap_or(Path::new("")).display().to_string();
-    Mistake::of_value(setting.origin.clone(), name, &file, wrong)
 }
 
 fn mistakes(config: &Config) -> Vec<Mistake> {
@@ -231,7 +184,6 @@ fn notes(config: &Config) -> Vec<String> {
         public_status(config),
         anybody_in_front(config),
         missing_fallback(config),
-        public_key_file(config),
     ];
     found.into_iter().flatten().chain(unused_limits(config)).collect()
 }
@@ -398,18 +350,6 @@ fn missing_fallback(config: &Config) -> Option<String> {
     let has_it = |content: &StaticContent| content.path.join(fallback).is_file();
     let missing = !config.static_content.is_empty() && !config.static_content.iter().any(has_it);
     missing.then(|| format!("fallback = {fallback} ({}) is in no folder that is served", config.files.fallback.origin))
-}
-
-/// Who has the key can be this server.
-fn public_key_file(config: &Config) -> Option<String> {
-    const OTHERS_READ: u32 = 0o004;
-    let setting = &config.server.ssl_key_file;
-    let file = setting.as_deref()?;
-    let public = fs::metadata(file).is_ok_and(|found| found.is_file() && found.mode() & OTHERS_READ != 0);
-    public.then(|| {
-        let file = file.display();
-        format!("sslKeyFile = {file} ({}) can be read by every user of this machine: chmod 600 {file}", setting.origin)
-    })
 }
 
 fn read_number(path: &str) -> Option<u32> {
