@@ -120,6 +120,16 @@ fn only_ciphers_with_forward_secrecy_and_authentication_are_agreed_on() {
 }
 
 #[test]
+fn keys_are_exchanged_beyond_the_reach_of_quantum_computers_where_the_client_can() {
+    let server = testbed().start();
+    let mut stream = open(&server);
+    stream.write_all(&request("GET", "/who")).unwrap();
+    assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+    let group = stream.conn.negotiated_key_exchange_group().expect("one is agreed on");
+    assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
+}
+
+#[test]
 fn sslscan_finds_nothing_weak() {
     for kind in ["ec", "rsa"] {
         let server = Launch::regrow().tls(kind).start();
