@@ -406,6 +406,21 @@ fn a_client_that_ends_its_session_is_answered_first() {
 }
 
 #[test]
+fn a_client_that_ends_its_session_before_it_has_read_its_answer_loses_nothing_of_it() {
+    let server = testbed().start();
+    let mut stream = open(&server);
+    stream.write_all(b"GET /quick/big?bytes=1000000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    // More than the client's side of the kernel holds: the rest waits on the side of the server, which is done.
+    wait_until("the answer", || Some(server.access_log()).filter(|log| log.contains("/quick/big")));
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    stream.sock.shutdown(Shutdown::Write).unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("all of it, and the end");
+    assert!(said.ends_with(&pattern(1_000_000)));
+}
+
+#[test]
 fn pipelined_requests_in_one_record_are_answered_in_order() {
     let server = testbed().start();
     let mut stream = open(&server);

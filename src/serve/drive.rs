@@ -114,7 +114,7 @@ impl<'a> Drive<'a> {
         }
         match (self.flight.phase, self.flight.ending) {
             (Phase::Handling | Phase::Pulling, _) => Some(Outcome::WaitForHandler),
-            // What the client sent beyond would, unread, reset the connection.
+            // What the client sends beyond would, unread, reset the connection, and destroy what it has not taken yet.
             (Phase::Receiving, Ending::Close) if self.has_more_from_client() => Some(Outcome::Linger),
             (Phase::Receiving, Ending::Close | Ending::Reset) => Some(Outcome::Close),
             (Phase::Receiving, Ending::Linger) => Some(Outcome::Linger),
@@ -123,8 +123,10 @@ impl<'a> Drive<'a> {
         }
     }
 
+    /// Behind its end too there may be bytes that nobody received; and within TLS a client says so when it goes, perhaps
+    /// before it has taken all of its answer.
     fn has_more_from_client(&self) -> bool {
-        !self.flight.input.is_empty() || self.connection.readable && !self.connection.ended
+        !self.flight.input.is_empty() || self.connection.readable || self.connection.is_tls()
     }
 
     fn receive(&mut self) -> Option<Outcome> {
