@@ -246,6 +246,8 @@ impl Drive<'_> {
                 if part.len() == 0 && !part.is_unchanged() {
                     return self.break_off(&CHANGED);
                 }
+                // Within TLS the end of the record before may still wait, so that the buffer was not emptied.
+                self.flight.out.drain(..std::mem::take(&mut self.flight.sent));
                 self.flight.out.extend_from_slice(&self.env.buffer[..n]);
             }
             Err(error) => self.break_off(&error),
