@@ -30,6 +30,8 @@ mod h1;
 mod listen;
 mod log;
 mod master;
+#[cfg(test)]
+mod random;
 mod serve;
 mod site;
 #[allow(unsafe_code)]

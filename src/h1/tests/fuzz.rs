@@ -1,11 +1,10 @@
 //! Mutations of the corpus: no panic, no byte consumed twice, and the same outcome however the bytes are cut.
 //! `REGROW_FUZZ_SECONDS=600` runs longer, with other mutations at every start.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
 use super::corpus;
 use super::replay::{Trace, in_pieces, whole};
 use crate::h1::Limits;
+use crate::random::{Random, seeds};
 
 const ITERATIONS: u64 = 30_000;
 
@@ -55,20 +54,13 @@ const PIECES: [&[u8]; 36] = [
 #[test]
 fn mutated_requests_keep_the_invariants() {
     let cases: Vec<Vec<u8>> = corpus::cases().into_iter().map(|case| case.bytes).collect();
-    let seconds = std::env::var("REGROW_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    let start = seconds.map_or(1, |_| random_start());
-    let deadline = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
-    for seed in (start..).take_while(|seed| *seed < start + ITERATIONS || Instant::now() < deadline) {
+    for seed in seeds(ITERATIONS) {
         let mut random = Random::new(seed);
         let input = mutated(&cases, &mut random);
         let expected = whole(&input, &LIMITS);
         check(&expected, &in_pieces(input.chunks(1), &LIMITS), seed, &input);
         check(&expected, &in_pieces(cut(&input, &mut random), &LIMITS), seed, &input);
     }
-}
-
-fn random_start() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs() << 20)
 }
 
 fn check(expected: &Trace, found: &Trace, seed: u64, input: &[u8]) {
@@ -107,24 +99,4 @@ fn cut<'a>(input: &'a [u8], random: &mut Random) -> Vec<&'a [u8]> {
         rest = after;
     }
     pieces
-}
-
-/// Marsaglia's xorshift64*, so that a failure is replayed from its seed.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next()).unwrap() % bound
-    }
 }

@@ -1,6 +1,5 @@
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
 use super::*;
+use crate::random::{Random, seeds};
 
 fn ip(address: &str) -> Source {
     Source::Ip(address.parse().unwrap())
@@ -225,19 +224,10 @@ fn mutated_headers_keep_the_invariants() {
         binary(0x20, 0, b""),
         binary(0x21, 0, b"x"),
     ];
-    let seconds = std::env::var("REGROW_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs() << 20);
-    let start = seconds.map_or(1, |_: u64| now());
-    let deadline = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
     let mut taken = 0;
-    for seed in (start..).take_while(|seed| *seed < start + 20_000 || Instant::now() < deadline) {
-        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut below = |bound: usize| {
-            random ^= random >> 12;
-            random ^= random << 25;
-            random ^= random >> 27;
-            usize::try_from(random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % bound
-        };
+    for seed in seeds(20_000) {
+        let mut random = Random::new(seed);
+        let mut below = |bound| random.below(bound);
         let mut input = cases[below(cases.len())].clone();
         for _ in 0..below(4) {
             let at = below(input.len());

@@ -1,7 +1,6 @@
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
 use super::*;
 use crate::config::{Config, File, Sources};
+use crate::random::{Random, seeds};
 
 /// As the configuration has them.
 fn senders(text: &str) -> Senders {
@@ -269,20 +268,11 @@ fn fields_of_any_kind_are_traced() {
         "\u{e9}",
         "%",
     ];
-    let seconds = std::env::var("REGROW_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs() << 20);
-    let start = seconds.map_or(1, |_: u64| now());
-    let deadline = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
     let trusted = senders("10.0.0.0/8");
     let mut named = 0;
-    for seed in (start..).take_while(|seed| *seed < start + 20_000 || Instant::now() < deadline) {
-        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut below = |bound: usize| {
-            random ^= random >> 12;
-            random ^= random << 25;
-            random ^= random >> 27;
-            usize::try_from(random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % bound
-        };
+    for seed in seeds(20_000) {
+        let mut random = Random::new(seed);
+        let mut below = |bound| random.below(bound);
         let mut lines = String::new();
         for _ in 0..=below(3) {
             lines.push_str(NAMES[below(NAMES.len())]);

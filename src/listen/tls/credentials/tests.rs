@@ -1,6 +1,7 @@
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::random::{Random, seeds};
 
 // openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=unused -days 3650 \
 //     -addext subjectAltName=DNS:example.org,DNS:www.example.org,IP:127.0.0.1
@@ -167,25 +168,15 @@ fn a_file_is_read_through_links_and_only_where_it_is_one() {
     assert!(read(&at("large")).is_ok());
 }
 
-/// A linear congruential generator: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % end
-    }
-
-    /// A few bytes are changed, left out, or said again.
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..=self.below(4) {
-            let place = self.below(bytes.len());
-            match self.below(4) {
-                0 => bytes[place] ^= 1 << self.below(8),
-                1 => bytes[place] = b"\n- AZ/=\0"[self.below(8)],
-                2 => drop(bytes.drain(place..(place + 1 + self.below(80)).min(bytes.len() - 1).max(place))),
-                _ => bytes.extend_from_within(place..),
-            }
+/// A few bytes are changed, left out, or said again.
+fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
+    for _ in 0..=random.below(4) {
+        let place = random.below(bytes.len());
+        match random.below(4) {
+            0 => bytes[place] ^= 1 << random.below(8),
+            1 => bytes[place] = b"\n- AZ/=\0"[random.below(8)],
+            2 => drop(bytes.drain(place..(place + 1 + random.below(80)).min(bytes.len() - 1).max(place))),
+            _ => bytes.extend_from_within(place..),
         }
     }
 }
@@ -193,21 +184,20 @@ impl Random {
 /// Of PEM, whose lines and base64 are judged first, and of what stands in it.
 #[test]
 fn no_bytes_make_it_panic() {
-    let (mut random, mut refused) = (Random(7), 0);
+    let mut refused = 0;
     let (key, certificate) = (der(KEY), der(CERTIFICATE));
-    let (begin, seconds) = (Instant::now(), std::env::var("REGROW_FUZZ_SECONDS"));
-    let seconds = seconds.ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
-    for _ in (0..).take_while(|round| *round < 4000 || begin.elapsed().as_secs() < seconds) {
+    for seed in seeds(4000) {
+        let mut random = Random::new(seed);
         let mut pem = [KEY, CERTIFICATE, OTHER_CERTIFICATE].concat().into_bytes();
-        random.mutate(&mut pem);
+        mutate(&mut random, &mut pem);
         refused += u32::from(judge(&pem, &pem).is_err());
         let (mut key, mut certificate) = (key.clone(), certificate.clone());
-        random.mutate(&mut certificate);
+        mutate(&mut random, &mut certificate);
         if let Ok(validity) = Validity::of(&certificate) {
             let _ = (validity.to_string(), validity.concern(UNIX_EPOCH));
         }
         let _ = ParsedCertificate::try_from(&CertificateDer::from(certificate));
-        random.mutate(&mut key);
+        mutate(&mut random, &mut key);
         if let Some(key) = PrivateKeyDer::from_pem(SectionKind::PrivateKey, key) {
             let _ = aws_lc_rs::default_provider().key_provider.load_private_key(key);
         }
