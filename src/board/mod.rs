@@ -211,6 +211,21 @@ pub(crate) struct Load {
     pub connections: u64,
 }
 
+/// How a worker is to leave that leaves alone, while the server goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retirement {
+    /// Others accept from the same listeners, and take its idle connections over.
+    ToOthers = 1,
+    /// Others take its idle connections over, but some of its listeners are nobody's afterwards: it empties their queues.
+    LastAtListener = 2,
+    /// Nobody serves for now. What waits in the queues is left there; idle connections are closed once they are quiet.
+    Alone = 3,
+}
+
+impl Retirement {
+    const ALL: [Self; 3] = [Self::ToOthers, Self::LastAtListener, Self::Alone];
+}
+
 /// A sum and what it is to be divided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mean {
@@ -249,14 +264,20 @@ impl Record {
         self.close();
     }
 
-    /// The worker is asked to drain while its siblings stay (the master, before the signal).
-    pub fn retire(&self) {
-        self.word(field::RETIRED).store(1, Ordering::Release);
+    /// The worker is asked to drain while others stay or come (the master, before the signal).
+    pub fn retire(&self, retirement: Retirement) {
+        self.word(field::RETIRED).store(retirement as u64, Ordering::Release);
     }
 
-    /// Whether this worker's connections are its siblings' from now on.
+    /// How this worker is to leave, if it is to.
+    pub fn retirement(&self) -> Option<Retirement> {
+        let word = self.word(field::RETIRED).load(Ordering::Acquire);
+        Retirement::ALL.into_iter().find(|retirement| *retirement as u64 == word)
+    }
+
+    /// Whether the queues of the listeners, or this worker's connections, are others' from now on.
     pub fn is_retired(&self) -> bool {
-        self.word(field::RETIRED).load(Ordering::Acquire) != 0
+        self.retirement().is_some()
     }
 
     /// How many connections are open.
@@ -394,7 +415,7 @@ mod tests {
         open(&board, 1, 5).begin_turn(90 * MS);
         open(&board, 2, 50).set_busy(true);
         open(&board, 3, 50).close();
-        open(&board, 5, 50).retire();
+        open(&board, 5, 50).retire(Retirement::ToOthers);
         open(&board, 4, 7).begin_turn(95 * MS);
         assert_eq!(board.mean_connections(100 * MS, 8 * MS), Some(Mean { connections: 10, loops: 2 }));
         assert_eq!(board.stayers(), 4, "all but the one that is gone and the one that is to go");

@@ -53,6 +53,11 @@ fn example(name: &str) -> Option<&'static str> {
         "threadPool" => Some("10"),
         "trusted" => Some("127.0.0.1"),
         "statusPort" => Some("8081"),
+        "healthPath" => Some("/"),
+        "pidFile" => Some("/run/regrow.pid"),
+        "controlSocket" => Some("/run/regrow.control"),
+        "user" | "group" => Some("www-data"),
+        "umask" => Some("0027"),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of the table of options; a remedy may name one.
 
 mod modes;
+mod texts;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use log::LevelFilter;
 use super::mistake::Wrong;
 use super::{AccessFormat, LogTarget, Senders};
 pub(crate) use modes::{forking, process_pool, thread_pool, threading};
+pub(crate) use texts::{account, field_value, file_names, path_within, url_path};
 
 /// How a value of type `T` is written: `show` undoes `read`.
 #[derive(Clone, Copy)]
@@ -214,6 +216,16 @@ pub(crate) const fn permissions() -> Kind<u32> {
     }
 }
 
+/// Permissions in octal, or none.
+pub(crate) const fn optional_permissions() -> Kind<Option<u32>> {
+    const PERMISSIONS: Kind<u32> = permissions();
+    Kind {
+        shape: PERMISSIONS.shape,
+        read: |_, text, base| if text.is_empty() { Ok(None) } else { PERMISSIONS.read(text, base).map(Some) },
+        show: |mode| mode.map(|mode| (PERMISSIONS.show)(&mode)).unwrap_or_default(),
+    }
+}
+
 /// A host name or an address, without a port.
 pub(crate) const fn host() -> Kind<String> {
     Kind {
@@ -285,57 +297,6 @@ pub(crate) const fn senders() -> Kind<Senders> {
         shape: Shape::plain("NETWORKS", "addresses, networks (10.0.0.0/8) and unix, separated by blanks"),
         read: |_, text, _| Senders::parse(text),
         show: Senders::to_string,
-    }
-}
-
-/// File names separated by blanks.
-pub(crate) const fn file_names() -> Kind<Vec<String>> {
-    Kind {
-        shape: Shape::plain("NAMES", "file names separated by blanks"),
-        read: |shape, text, _| {
-            let names: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
-            let is_name = |name: &String| !name.contains('/') && name != "." && name != "..";
-            if names.is_empty() || !names.iter().all(is_name) {
-                return Err(shape.refuse("not file names"));
-            }
-            Ok(names)
-        },
-        show: |names| names.join(" "),
-    }
-}
-
-/// The path of a file within a folder, or none.
-pub(crate) const fn path_within() -> Kind<Option<String>> {
-    Kind {
-        shape: Shape::plain("PATH", "a path within the folder"),
-        read: |shape, text, _| {
-            let is_name = |segment: &str| !matches!(segment, "" | "." | "..");
-            match text {
-                "" => Ok(None),
-                _ if text.starts_with('/') => {
-                    Err(Wrong::new("not a path within the folder", format!("write {}", text.trim_start_matches('/'))))
-                }
-                _ if text.split('/').all(is_name) => Ok(Some(text.to_owned())),
-                _ => Err(shape.refuse("has empty, . or .. segments")),
-            }
-        },
-        show: |path| path.clone().unwrap_or_default(),
-    }
-}
-
-/// The value of a header field (RFC 9110, section 5.5), or none.
-pub(crate) const fn field_value() -> Kind<Option<String>> {
-    Kind {
-        shape: Shape::plain("VALUE", "the value of a header field in ASCII"),
-        read: |shape, text, _| {
-            let is_fine = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-            if is_fine {
-                Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
-            } else {
-                Err(shape.refuse("contains what no field can"))
-            }
-        },
-        show: |value| value.clone().unwrap_or_default(),
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::kind::{
-    Kind, Shape, access_format, duration, duration_or_zero, field_value, file, file_names, forking, host, level,
-    log_target, number, optional_port, path_within, permissions, process_pool, senders, size, socket_file, switch,
-    thread_pool, threading,
+    Kind, Shape, access_format, account, duration, duration_or_zero, field_value, file, file_names, forking, host,
+    level, log_target, number, optional_permissions, optional_port, path_within, permissions, process_pool, senders,
+    size, socket_file, switch, thread_pool, threading, url_path,
 };
 use super::layers::Layers;
 use super::mistake::Wrong;
@@ -47,13 +47,13 @@ section! {
     Server = "server";
 
     /// Host name or address to listen on; every address it resolves to is bound
-    socket_host: String = "socketHost", host(), "localhost", Restart;
+    socket_host: String = "socketHost", host(), "localhost", Reload;
     /// Port to listen on; 0 lets the system choose one
-    socket_port: u16 = "socketPort", number("PORT", 0, 65_535), "8080", Restart, one of Address;
+    socket_port: u16 = "socketPort", number("PORT", 0, 65_535), "8080", Reload, one of Address;
     /// Unix socket to listen on instead of a host and a port
-    socket_file: Option<PathBuf> = "socketFile", socket_file(), "", Restart, one of Address;
+    socket_file: Option<PathBuf> = "socketFile", socket_file(), "", Reload, one of Address;
     /// Connections that the kernel queues until a worker accepts them (the backlog of listen)
-    socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Restart;
+    socket_queue_size: u32 = "socketQueueSize", number("N", 1, 65_535), "5", Reload;
     /// 1 answers each request in a new process, which ends with it; for few requests, each apart from all others
     forking: bool = "forking", forking(), "0", Reload, one of Mode;
     /// 1 answers each request in a new thread, which ends with it; for few requests, of handlers that wait much
@@ -135,7 +135,27 @@ section! {
     /// Time to go on accepting after a stop was asked for, until a load balancer has noticed
     drain_delay: Duration = "drainDelay", duration_or_zero(100, HOUR), "0", Reload;
     /// Permissions of socketFile, in octal
-    socket_file_mode: u32 = "socketFileMode", permissions(), "0660", Restart;
+    socket_file_mode: u32 = "socketFileMode", permissions(), "0660", Reload;
+    /// Time for the handler of a request; beyond, the client gets 504 and the worker is replaced; 0 is for ever
+    request_timeout: Duration = "requestTimeout", duration_or_zero(100, DAY), "30s", Reload;
+    /// Requests after which a worker is replaced; 0 is never
+    max_requests: u64 = "maxRequests", number("N", 0, 1_000_000_000), "0", Reload;
+    /// Each worker adds a number of its own up to this to maxRequests, so that not all are replaced at once
+    max_requests_jitter: u64 = "maxRequestsJitter", number("N", 0, 1_000_000_000), "0", Reload;
+    /// Memory (resident) at which a worker is replaced; 0 is never
+    max_memory: u64 = "maxMemory", size(0, 1024 * G), "0", Reload;
+    /// Path that a new worker must answer, with a status below 400, before it counts as ready
+    health_path: Option<String> = "healthPath", url_path(), "", Reload;
+    /// File for the process id of the master, which holds a lock on it
+    pid_file: Option<PathBuf> = "pidFile", file(), "", Restart;
+    /// Unix socket for `regrow reload` and the other commands (default: in a runtime folder, named after the address)
+    control_socket: Option<PathBuf> = "controlSocket", socket_file(), "", Restart;
+    /// User that workers run as, by name or number; the master must be root
+    user: Option<String> = "user", account(), "", Reload;
+    /// Group that workers run as, by name or number; without it, that of the user
+    group: Option<String> = "group", account(), "", Reload;
+    /// Permissions that files made by master and workers lack, in octal; without it, as inherited
+    umask: Option<u32> = "umask", optional_permissions(), "", Reload;
 }
 
 section! {
@@ -167,9 +187,9 @@ section! {
     Status = "status";
 
     /// Host name or address of the status listener
-    status_host: String = "statusHost", host(), "127.0.0.1", Restart;
+    status_host: String = "statusHost", host(), "127.0.0.1", Reload;
     /// Port of the status listener, which answers /healthz and /readyz; 0 lets the system choose one
-    status_port: Option<u16> = "statusPort", optional_port(), "", Restart;
+    status_port: Option<u16> = "statusPort", optional_port(), "", Reload;
 }
 
 const K: u64 = 1 << 10;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
 use super::reporter::{self, Reporter};
-use crate::board::{Board, Identity, Pool, Record};
+use crate::board::{Board, Identity, Pool, Record, Retirement};
 use crate::config::{Config, Layout};
 use crate::h1;
 use crate::listen::{Entrance, Listener};
@@ -20,7 +20,7 @@ use crate::sys;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
-use crate::worker::{self, Factory, Start};
+use crate::worker::{self, Factory, REPORT_BYTES, Report, Start};
 
 /// A pool can be scaled up to so many workers, or to twice what it began with.
 const ROOM_FOR_WORKERS: u32 = 64;
@@ -115,6 +115,7 @@ impl Effects {
             Action::Signal { pid, signal } => self.send(pid, signal),
             Action::BeginStop => self.begin_stop(),
             Action::TendTls => self.tend_tls(),
+            Action::Answer { ticket, outcome } => log::debug!("{ticket}: {outcome:?}"),
             Action::Explain(death) => self.explain(&death),
             Action::Say(notice) => log::log!(notice.level(), "{notice}"),
             Action::Exit { .. } => self.report(),
@@ -188,15 +189,15 @@ impl Effects {
         self.signals.take()
     }
 
-    /// The workers that have become ready.
-    pub fn reports(&self) -> Vec<i32> {
-        let (mut pids, mut buffer) = (Vec::new(), [0; 256]);
+    /// What workers have reported.
+    pub fn reports(&self) -> Vec<(i32, Report)> {
+        let (mut reports, mut buffer) = (Vec::new(), [0; 32 * REPORT_BYTES]);
         // Reports are written whole, and the buffer holds a whole number of them.
         while let Read::Bytes(n) = pipe::read(&self.reports.0, &mut buffer) {
-            let whole = buffer[..n].chunks_exact(size_of::<i32>());
-            pids.extend(whole.filter_map(|pid| pid.try_into().ok().map(i32::from_ne_bytes)));
+            let whole = buffer[..n].chunks_exact(REPORT_BYTES);
+            reports.extend(whole.filter_map(|bytes| Report::read(bytes.try_into().ok()?)));
         }
-        pids
+        reports
     }
 
     /// A child is dead: whatever is said of it, its requests are counted, and its siblings no longer count on it.
@@ -253,7 +254,7 @@ impl Effects {
             WorkerSignal::Term => {
                 // Its siblings go on accepting, unless the whole server stops and has no listeners any more.
                 if !self.setup.listeners.is_empty() {
-                    self.board.of(pid).for_each(|record| record.retire());
+                    self.board.of(pid).for_each(|record| record.retire(Retirement::ToOthers));
                 }
                 Signal::SIGTERM
             }

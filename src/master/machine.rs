@@ -35,6 +35,7 @@ pub(crate) use self::notice::{Notice, StartFailed};
 use self::stop::Stop;
 use crate::board::{self, Identity, Pool};
 use crate::master::children::{Child, Children, Life, Pid, Place, State};
+use crate::worker::Report;
 
 /// A start is given up when every slot failed so many times.
 const START_FAILURES: u32 = 3;
@@ -101,7 +102,11 @@ impl Machine {
             Input::Signal(signal) => self.signal(now, signal, actions),
             Input::Spawned { slot, pid } => self.spawned(now, slot, pid, actions),
             Input::SpawnFailed { slot, error } => self.not_spawned(now, slot, error, actions),
-            Input::Ready { pid } => self.ready(pid, actions),
+            Input::Reported { pid, report: Report::Ready } => self.ready(pid, actions),
+            Input::Reported { report: Report::Spent | Report::Hung, .. } => {}
+            Input::Command { ticket, .. } => {
+                actions.push(Action::Answer { ticket, outcome: Err("this version cannot do that".to_owned()) });
+            }
             Input::Exited { pid, exit } => self.exited(now, pid, exit, actions),
             Input::Deadline => self.expire(now, actions),
         }

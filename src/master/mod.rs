@@ -65,7 +65,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
         }
         effects.wait(machine.next_deadline())?;
         inputs.extend(effects.signals().into_iter().filter_map(signal));
-        inputs.extend(effects.reports().into_iter().map(|pid| Input::Ready { pid }));
+        inputs.extend(effects.reports().into_iter().map(|(pid, report)| Input::Reported { pid, report }));
         while let Some((pid, ended)) = sys::process::reap() {
             if !effects.was_reporter(pid, ended) {
                 effects.mark_dead(pid);

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 mod body;
+pub(crate) mod control;
 mod exchange;
 pub(crate) mod files;
 pub(crate) mod health;

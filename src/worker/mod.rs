@@ -2,6 +2,7 @@
 //! its master only that it lives.
 
 mod beside;
+mod report;
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +22,7 @@ use crate::sys::pipe::{self, Read};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use beside::Beside;
+pub(crate) use report::{REPORT_BYTES, Report};
 
 /// Builds the site, in each worker anew.
 pub(crate) type Factory = dyn Fn(&Identity) -> Result<Box<dyn Handler>, Box<dyn Error>>;
@@ -40,7 +42,7 @@ pub(crate) struct Start<'a> {
     pub signals: &'a Signals,
     /// Ends when the master does.
     pub liveness: &'a OwnedFd,
-    /// Takes the report that this worker is ready.
+    /// Takes the reports of this worker.
     pub reports: &'a OwnedFd,
     pub board: Board,
     /// One of each loop.
@@ -116,7 +118,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     process::die_with_parent(None).map_err(|why| format!("cannot outlive the master: {why}"))?;
     let beside = Beside::start(beside, identity.pid)?;
     record.open(identity.pid);
-    pipe::write(start.reports, &identity.pid.to_ne_bytes()).map_err(|why| format!("cannot report: {why}"))?;
+    pipe::write(start.reports, &Report::Ready.write(identity.pid)).map_err(|why| format!("cannot report: {why}"))?;
     let end = loop {
         match serving.turn() {
             Ok(Turn::Served) => {}

@@ -182,3 +182,24 @@ fn choices_are_read_by_their_names_alone() {
     refused(&level(), &["", "off", "INFO", "loud"]);
     refused(&access_format(), &["", "common"]);
 }
+
+#[test]
+fn a_health_path_is_the_path_of_a_url() {
+    assert_eq!(said(&url_path(), "/up?full=1"), Ok("/up?full=1".into()));
+    assert_eq!(said(&url_path(), ""), Ok(String::new()));
+    refused(&url_path(), &["up", "http://localhost/up", "/a b", "/a#b", "/ä", "/a\r\nX: y"]);
+}
+
+#[test]
+fn an_account_is_a_name_or_a_number() {
+    assert_eq!(said(&account(), "www-data"), Ok("www-data".into()));
+    assert_eq!(said(&account(), "33"), Ok("33".into()));
+    refused(&account(), &["www data", "www:data", "a\0b"]);
+}
+
+#[test]
+fn permissions_may_be_none_where_that_means_something() {
+    assert_eq!(said(&optional_permissions(), "27"), Ok("0027".into()));
+    assert_eq!(said(&optional_permissions(), ""), Ok(String::new()));
+    refused(&optional_permissions(), &["0999", "01777", "rw"]);
+}

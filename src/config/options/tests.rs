@@ -67,10 +67,7 @@ fn help_is_one_line_without_a_full_stop() {
 }
 
 #[test]
-fn what_the_listeners_were_made_with_changes_by_a_restart_alone() {
+fn what_commands_and_the_next_master_find_the_running_one_by_changes_by_a_restart_alone() {
     let fixed: Vec<_> = options().filter(|row| row.change == Change::Restart).map(|row| row.name).collect();
-    assert_eq!(
-        fixed,
-        ["socketHost", "socketPort", "socketFile", "socketQueueSize", "socketFileMode", "statusHost", "statusPort"]
-    );
+    assert_eq!(fixed, ["pidFile", "controlSocket"]);
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::failure::{Death, Exit};
 use super::notice::Notice;
 use crate::master::children::Pid;
+use crate::site::control::{Command, Outcome};
+use crate::worker::Report;
 
 /// What the machine is to keep up, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +53,20 @@ pub(crate) enum Input {
         /// Operation and cause, for the log.
         error: String,
     },
-    /// The worker reported that it accepts connections.
-    Ready {
+    /// A worker reported something.
+    Reported {
         /// Its process.
         pid: Pid,
+        /// What.
+        report: Report,
+    },
+    /// A person asked for something over the control socket; answered by [`Action::Answer`] once it is known what became
+    /// of it.
+    Command {
+        /// Names the question; no other has it.
+        ticket: u64,
+        /// What is asked for.
+        command: Command,
     },
     /// A child was reaped. Pids that the machine did not spawn are nothing to it (orphans, as PID 1).
     Exited {
@@ -107,6 +119,13 @@ pub(crate) enum Action {
     BeginStop,
     /// Change the keys of tickets, and say when the certificate is about to expire, or has.
     TendTls,
+    /// Tell whoever asked what became of it; once for every [`Input::Command`].
+    Answer {
+        /// Of the question.
+        ticket: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
     /// Log a death, with the last request of the worker from the scoreboard.
     Explain(Death),
     /// Log anything else.

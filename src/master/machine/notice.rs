@@ -124,7 +124,7 @@ pub(crate) enum Notice {
         at_most: Duration,
     },
     /// The last words.
-    Stopped(Report),
+    Stopped(Closing),
 }
 
 /// Why a start failed.
@@ -141,7 +141,7 @@ pub(crate) enum StartFailed {
 
 /// How a stop went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) struct Report {
+pub(crate) struct Closing {
     /// Workers that drained as asked.
     pub left: u32,
     /// Workers that died of something else meanwhile.
@@ -181,7 +181,7 @@ impl Notice {
     }
 }
 
-impl Report {
+impl Closing {
     fn level(&self) -> Level {
         if self.died + self.cut_off + self.stuck == 0 { Level::Info } else { Level::Warn }
     }
@@ -264,7 +264,7 @@ fn write_start_failed(f: &mut fmt::Formatter<'_>, why: StartFailed, last: Option
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Closing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { left, died, cut_off, stuck, took } = self;
         write!(f, "stopped after {}: {left} workers drained as asked, {cut_off} were cut off", Short(*took))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::failure::{Death, Exit};
 use super::messages::{Action, Plan, Signal};
-use super::notice::{Notice, Report, StartFailed};
+use super::notice::{Closing, Notice, StartFailed};
 use super::{Machine, Phase, ask_to_drain, kill};
 use crate::master::children::{Child, Life, Place, State};
 
@@ -17,7 +17,7 @@ use crate::master::children::{Child, Life, Place, State};
 pub(super) struct Stop {
     pace: Pace,
     began: Duration,
-    report: Report,
+    report: Closing,
 }
 
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Machine {
     }
 
     fn begin(&mut self, now: Duration, pace: Pace, actions: &mut Vec<Action>) {
-        let stop = Stop { pace, began: now, report: Report::default() };
+        let stop = Stop { pace, began: now, report: Closing::default() };
         actions.push(Action::BeginStop);
         self.tend_deadline = None;
         self.children.slots_mut().for_each(|slot| slot.wanted = false);

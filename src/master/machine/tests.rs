@@ -2,7 +2,7 @@
 
 mod storms;
 
-use super::notice::Report;
+use super::notice::Closing;
 use super::*;
 use crate::master::machine::messages::Signal::{Int, Quit, Term, Ttin, Ttou, Winch};
 
@@ -75,7 +75,7 @@ impl History {
     }
 
     fn ready(&mut self, pid: Pid) -> &mut Self {
-        self.input(Input::Ready { pid })
+        self.input(Input::Reported { pid, report: Report::Ready })
     }
 
     fn exits(&mut self, pid: Pid, code: i32) -> &mut Self {
@@ -116,6 +116,7 @@ fn brief(action: &Action) -> String {
         Action::Signal { pid, signal } => format!("{signal:?} {pid}"),
         Action::BeginStop => "BeginStop".into(),
         Action::TendTls => "TendTls".into(),
+        Action::Answer { outcome, .. } => format!("Answer {}", outcome.is_ok()),
         Action::Explain(death) => format!("{:?} {}", death.life, death.worker.pid),
         Action::Say(notice) => {
             let debug = format!("{notice:?}");
@@ -154,7 +155,11 @@ fn tls_is_tended_at_the_start_and_once_in_every_period() {
 #[test]
 fn tls_is_tended_once_after_a_standstill_of_many_periods_and_that_is_not_told() {
     let mut history = History::running(with_tls());
-    history.at(9_000_000).input(Input::Ready { pid: 9999 }).input(Input::Deadline).expect(["TendTls"]);
+    history
+        .at(9_000_000)
+        .input(Input::Reported { pid: 9999, report: Report::Ready })
+        .input(Input::Deadline)
+        .expect(["TendTls"]);
     history.deadline(9_500_000).expect(["TendTls"]);
 }
 
@@ -274,7 +279,7 @@ fn term_drains_and_ends_with_0() {
     history.at(1000).signal(Term).expect(["Stopping", "BeginStop", "Term 100", "Term 101"]);
     history.at(1500).exits(100, 0).expect(["Draining 100"]);
     history.at(1600).exits(101, 0);
-    let report = Report { left: 2, took: ms(600), ..Report::default() };
+    let report = Closing { left: 2, took: ms(600), ..Closing::default() };
     assert_eq!(history.actions[1], Action::Say(Notice::Stopped(report)));
     history.expect(["Draining 101", "Stopped", "Exit 0"]).expect_idle();
 }
@@ -295,7 +300,7 @@ fn what_is_not_done_in_time_is_cut_off() {
     history.at(2000).exits(101, 0).at(3000).killed(102, 11).expect(["Draining 101", "Draining 102"]);
     history.deadline(1000 + 200 + 10_000).expect(["Kill 100"]);
     history.at(11_201).killed(100, 9);
-    let report = Report { left: 1, died: 1, cut_off: 1, stuck: 0, took: ms(10_201) };
+    let report = Closing { left: 1, died: 1, cut_off: 1, stuck: 0, took: ms(10_201) };
     assert_eq!(history.actions[1], Action::Say(Notice::Stopped(report)));
     history.expect(["CutOff 100", "Stopped", "Exit 0"]);
 }

@@ -151,7 +151,7 @@ impl World {
             9 if self.impatient => self.later(soon, Event::Input(Input::Signal(Quit))),
             10..=13 if self.stop_asked => self.later(soon, Event::Input(Input::Signal(Int))),
             14 => self.later(soon, Event::Input(Input::Exited { pid: 9999, exit: Exit::Code(0) })),
-            15 => self.later(soon, Event::Input(Input::Ready { pid: 9999 })),
+            15 => self.later(soon, Event::Input(Input::Reported { pid: 9999, report: Report::Ready })),
             16 => self.later(soon, Event::Input(Input::Deadline)),
             17 if self.random.one_in(3) => self.leap(),
             20..=29 => self.doom(),
@@ -230,7 +230,7 @@ impl World {
                 };
                 (process.ready, self.ever_ready) = (true, self.ever_ready || !process.told);
                 let pid = *pid;
-                self.input(Input::Ready { pid });
+                self.input(Input::Reported { pid, report: Report::Ready });
             }
             Event::Die(serial, exit) => {
                 let Some(pid) = self.live.iter().find(|(_, process)| process.serial == serial).map(|(pid, _)| *pid)
@@ -318,6 +318,7 @@ impl World {
                 self.began_stop = true;
             }
             Action::TendTls => self.tend(),
+            Action::Answer { .. } => {}
             Action::Explain(death) => {
                 if death.as_asked() {
                     self.lines_allowed += 2; // this line, and the worker that may come after it
