@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 /// Something for the master to do.
+#[allow(dead_code)] // until the control socket reads it
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Read the configuration again and replace all workers.

@@ -38,7 +38,8 @@ fn the_documented_defaults_are_those_of_the_table() {
         headerTimeout 10s bodyTimeout 30s writeTimeout 30s \
         keepAliveTimeout 75s maxUri 8k maxHeaderBytes 16k maxHeaders 100 maxBody 16m bodyInMemory 256k \
         maxConnections 10000 maxProcesses 256 maxThreads 256 handlerThreads 1 gracefulTimeout 30s startTimeout 60s respawnDelayMax 30s drainDelay 0 \
-        socketFileMode 0660 errorLog stderr accessLog stdout accessFormat combined level info \
+        socketFileMode 0660 requestTimeout 30s maxRequests 0 maxRequestsJitter 0 maxMemory 0 healthPath none \
+        pidFile none controlSocket none user none group none umask none errorLog stderr accessLog stdout accessFormat combined level info \
         trusted none proxyProtocol 0 statusHost 127.0.0.1 statusPort none";
     let table: Vec<_> = options().flat_map(|row| [row.name, row.shown_default()]).collect();
     assert_eq!(table, documented.split_whitespace().collect::<Vec<_>>());
