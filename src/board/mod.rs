@@ -1,5 +1,6 @@
-//! The scoreboard: one shared mapping, made before the first fork. Each loop of each worker writes its own record; the
-//! master and the siblings read it, also after the worker's death. Decides nothing.
+//! The scoreboard: one shared mapping, made before the first fork. The master claims a record for each loop of a worker
+//! before it forks it; that loop writes it; the master and the siblings read it, also after the worker's death, until the
+//! master releases it. Decides nothing.
 
 mod text;
 
@@ -32,15 +33,10 @@ impl fmt::Display for Identity {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Board {
     words: &'static [AtomicU64],
-    /// How many loops, and so records, a worker has.
-    loops: usize,
 }
 
 /// A record and the header have whole cache lines of their own.
 const RECORD_WORDS: usize = 128;
-
-/// Two generations of a pool have records at the same time.
-const GENERATIONS: usize = 2;
 
 /// Words of the header.
 mod header {
@@ -60,6 +56,7 @@ mod field {
     pub(super) const TURN_SINCE: usize = 3;
     pub(super) const TAKES_CONNECTIONS: usize = 4;
     pub(super) const RETIRED: usize = 5;
+    pub(super) const CLAIMED: usize = 6;
     pub(super) const SERVED: usize = 9;
     pub(super) const RUNNING: usize = 10;
     pub(super) const CLIENT: std::ops::Range<usize> = 12..16;
@@ -68,27 +65,27 @@ mod field {
 }
 
 impl Board {
-    /// A scoreboard for pools of up to `max_slots` workers with so many loops each.
-    pub fn new(max_slots: u32, loops: u32) -> io::Result<Self> {
-        let loops = loops.max(1) as usize;
-        let records = max_slots as usize * GENERATIONS * loops;
-        Ok(Self { words: sys::shared::words((records + 1) * RECORD_WORDS)?, loops })
+    /// A scoreboard with room for so many loops. Memory is taken where records are used.
+    pub fn new(records: usize) -> io::Result<Self> {
+        Ok(Self { words: sys::shared::words((records + 1) * RECORD_WORDS)? })
     }
 
-    /// The records of the worker that lives in `slot`, one of two generations: one of each of its loops.
-    pub fn records(&self, slot: u32, generation: u32) -> impl Iterator<Item = Record> {
-        let first = (slot as usize * GENERATIONS + generation as usize % GENERATIONS) * self.loops;
-        let end = first + self.loops;
+    /// Records for so many loops, empty, for a worker that is about to be forked (the master); none where there is no room.
+    pub fn claim(&self, loops: usize) -> Option<Vec<Record>> {
+        let room = self.words.len() / RECORD_WORDS - 1;
+        let free = |place: &usize| self.at(*place).word(field::CLAIMED).load(Ordering::Relaxed) == 0;
+        let places: Vec<_> = (0..room).filter(free).take(loops).collect();
+        if places.len() < loops {
+            return None;
+        }
+        let end = places.last().map_or(0, |last| last + 1);
         self.words[header::RECORDS_IN_USE].fetch_max(end as u64, Ordering::Relaxed);
-        let board = *self;
-        (first..end).map(move |place| board.at(place))
-    }
-
-    /// The records of a worker that serves.
-    pub fn of(&self, pid: i32) -> impl Iterator<Item = Record> {
-        let pid = u64::from(pid.unsigned_abs());
-        let records = (0..self.records_in_use()).map(|place| self.at(place));
-        records.filter(move |record| record.word(field::PID).load(Ordering::Relaxed) == pid)
+        let records: Vec<_> = places.into_iter().map(|place| self.at(place)).collect();
+        for record in &records {
+            record.clear();
+            record.set(field::CLAIMED, 1);
+        }
+        Some(records)
     }
 
     /// The mean number of connections of the loops that can take more: those that stay, are waiting for events or came
@@ -240,8 +237,12 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Empties it for a new worker (the master, before the fork).
-    pub fn clear(&self) {
+    /// It may be claimed again, for its worker is dead and told of (the master).
+    pub fn release(&self) {
+        self.set(field::CLAIMED, 0);
+    }
+
+    fn clear(&self) {
         for word in self.words {
             word.store(0, Ordering::Relaxed);
         }
@@ -298,6 +299,12 @@ impl Record {
     /// The loop is about to wait for events.
     pub fn end_turn(&self) {
         self.set(field::TURN_SINCE, 0);
+    }
+
+    /// Since when the loop has not come round; none while it waits for events.
+    pub fn turn_since(&self) -> Option<Duration> {
+        let since = self.word(field::TURN_SINCE).load(Ordering::Relaxed);
+        (since != 0).then(|| Duration::from_millis(since))
     }
 
     /// A request is complete and goes to its handler; the master quotes it should this worker die. A client of a Unix
@@ -400,8 +407,12 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn open(board: &Board, slot: u32, connections: usize) -> Record {
-        let record = board.records(slot, 1).next().unwrap();
+    fn one_of(board: &Board) -> Record {
+        board.claim(1).unwrap()[0]
+    }
+
+    fn open(board: &Board, connections: usize) -> Record {
+        let record = one_of(board);
         record.open(100);
         record.set_connections(connections);
         record
@@ -409,31 +420,34 @@ mod tests {
 
     #[test]
     fn workers_that_are_stuck_busy_or_gone_are_left_out_of_the_mean() {
-        let board = Board::new(8, 1).unwrap();
+        let board = Board::new(8).unwrap();
         assert_eq!(board.mean_connections(100 * MS, 8 * MS), None);
-        open(&board, 0, 3);
-        open(&board, 1, 5).begin_turn(90 * MS);
-        open(&board, 2, 50).set_busy(true);
-        open(&board, 3, 50).close();
-        open(&board, 5, 50).retire(Retirement::ToOthers);
-        open(&board, 4, 7).begin_turn(95 * MS);
+        open(&board, 3);
+        open(&board, 5).begin_turn(90 * MS);
+        open(&board, 50).set_busy(true);
+        open(&board, 50).close();
+        open(&board, 50).retire(Retirement::ToOthers);
+        open(&board, 7).begin_turn(95 * MS);
         assert_eq!(board.mean_connections(100 * MS, 8 * MS), Some(Mean { connections: 10, loops: 2 }));
         assert_eq!(board.stayers(), 4, "all but the one that is gone and the one that is to go");
     }
 
     #[test]
-    fn two_generations_of_a_slot_and_two_loops_of_a_worker_have_different_records() {
-        let board = Board::new(1, 2).unwrap();
-        let served = |generation| board.records(0, generation).map(|record| record.served()).collect::<Vec<_>>();
-        board.records(0, 1).nth(1).unwrap().end_request();
-        assert_eq!((served(1), served(2)), (vec![0, 1], vec![0, 0]));
-        board.records(0, 1).for_each(|record| record.clear());
-        assert_eq!(served(1), [0, 0]);
+    fn a_record_has_one_owner_until_it_is_released() {
+        let board = Board::new(3).unwrap();
+        let (one, two) = (board.claim(2).unwrap(), one_of(&board));
+        assert!(board.claim(1).is_none(), "there is no room");
+        one[1].end_request();
+        two.end_request();
+        one[1].release();
+        assert!(board.claim(2).is_none(), "nor for two");
+        assert_eq!(one_of(&board).served(), 0, "it is empty");
+        assert_eq!(two.served(), 1);
     }
 
     #[test]
     fn a_record_remembers_the_last_request_and_how_many_run() {
-        let record = Board::new(1, 1).unwrap().records(0, 1).next().unwrap();
+        let record = one_of(&Board::new(1).unwrap());
         assert_eq!((record.last_request(), record.reason()), (None, None));
         record.begin_request("GET", b"/a?b", None);
         assert_eq!(record.last_request().unwrap(), "GET /a?b");
@@ -450,7 +464,7 @@ mod tests {
 
     #[test]
     fn what_was_put_can_be_taken_once() {
-        let board = Board::new(1, 1).unwrap();
+        let board = Board::new(1).unwrap();
         assert!(!board.has_some_to_take());
         board.note_put();
         board.note_put();
@@ -461,15 +475,13 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_worker_is_found_once_and_takes_no_more_connections() {
-        let board = Board::new(4, 1).unwrap();
-        let record = open(&board, 2, 5);
+    fn a_dead_worker_takes_no_more_connections() {
+        let board = Board::new(4).unwrap();
+        let record = open(&board, 5);
         record.end_request();
-        assert_eq!(board.of(99).count(), 0);
-        board.of(100).for_each(|record| record.mark_dead());
+        record.mark_dead();
         assert_eq!(record.served(), 1);
         assert_eq!(board.stayers(), 0);
         assert_eq!(board.mean_connections(MS, 8 * MS), None);
-        assert_eq!(board.of(100).count(), 0);
     }
 }

@@ -100,12 +100,10 @@ fn flag(row: &'static Row, heading: &'static str) -> Arg {
         .help_heading(heading)
 }
 
-/// What [`settle`] gives for a process that takes exactly the arguments of `regrow serve`; `args` begin with its own
-/// name.
-pub(super) fn serve_config(args: impl IntoIterator<Item = OsString>) -> Result<Settled, CliExit> {
+/// The arguments of a process that takes exactly those of `regrow serve`; `args` begin with its own name.
+pub(super) fn serve_matches(args: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, CliExit> {
     // clap shows the process's own name, the first argument, in place of this one.
-    let matches = serve_arguments(Command::new("serve")).try_get_matches_from(args)?;
-    settle(&matches, Purpose::Serve)
+    Ok(serve_arguments(Command::new("serve")).try_get_matches_from(args)?)
 }
 
 /// A configuration without a mistake, and what was found around it.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use clap::ArgMatches;
@@ -12,11 +13,11 @@ use super::surroundings::Purpose;
 use super::{CliExit, Status, arguments, processors};
 use crate::board::Identity;
 use crate::config::{Config, Layout};
-use crate::listen::tls::{Acceptor, Credentials};
+use crate::listen::tls::{Acceptor, Credentials, Keys};
 use crate::listen::{self, Address, Entrance, Listener};
 use crate::log;
 use crate::log::sink::Sink;
-use crate::master::{self, Setup};
+use crate::master::{self, Blueprint, Estate, Invocation, Setup};
 use crate::site::Handler;
 use crate::site::files::{Options, Target};
 use crate::site::routes::Routes;
@@ -26,14 +27,17 @@ use crate::worker::Factory;
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
     match arguments::settle(matches, Purpose::Serve) {
-        Ok(settled) => {
-            let site = settled.config.clone();
-            // Once, for all workers: one that is replaced must not find something else.
-            let is_file = site.static_content.iter().map(|content| content.path.is_file()).collect::<Vec<_>>();
-            serve(settled, Box::new(move |identity| build_site(&site, &is_file, identity)))
-        }
+        Ok(settled) => serve(settled, Site::Files, matches.clone()),
         Err(exit) => exit,
     }
+}
+
+/// What workers answer with.
+enum Site {
+    /// What the configuration names.
+    Files,
+    /// An application's own.
+    App(Rc<Factory>),
 }
 
 /// Runs an application: a master and workers that answer with the handler that `site` builds in each worker, after the
@@ -48,22 +52,28 @@ where
     H: Handler,
     F: Fn(&Identity) -> Result<H, Box<dyn Error>> + 'static,
 {
-    run_app(Box::new(move |identity| Ok(Box::new(site(identity)?)))).finish()
+    run_app(Rc::new(move |identity| Ok(Box::new(site(identity)?)))).finish()
 }
 
-fn run_app(factory: Box<Factory>) -> CliExit {
-    match arguments::serve_config(std::env::args_os()) {
+fn run_app(factory: Rc<Factory>) -> CliExit {
+    let matches = match arguments::serve_matches(std::env::args_os()) {
+        Ok(matches) => matches,
+        Err(exit) => return exit,
+    };
+    match arguments::settle(&matches, Purpose::Serve) {
         Err(exit) => exit,
-        Ok(Settled { config, .. }) if !config.static_content.is_empty() => CliExit::usage(format!(
-            "{}: this application has a site of its own; leave the folder out",
-            config.static_content[0].origin
-        )),
-        Ok(settled) => serve(settled, factory),
+        Ok(Settled { config, .. }) if !config.static_content.is_empty() => CliExit::usage(has_own_site(&config)),
+        Ok(settled) => serve(settled, Site::App(factory), matches),
     }
 }
 
-fn serve(settled: Settled, factory: Box<Factory>) -> CliExit {
-    match prepare(settled, factory) {
+fn has_own_site(config: &Config) -> String {
+    let origins = config.static_content.iter().map(|content| content.origin.to_string()).take(1);
+    format!("{}: this application has a site of its own; leave the folder out", origins.collect::<String>())
+}
+
+fn serve(settled: Settled, site: Site, matches: ArgMatches) -> CliExit {
+    match prepare(settled, site, matches) {
         Err(why) => CliExit::failed(format!("regrow: {why}")),
         Ok(setup) => match master::run(setup) {
             Ok(0) => CliExit::new(Status::Done),
@@ -75,39 +85,128 @@ fn serve(settled: Settled, factory: Box<Factory>) -> CliExit {
 }
 
 /// Opens the logs and the listening sockets.
-fn prepare(settled: Settled, factory: Box<Factory>) -> Result<Setup, String> {
-    let Settled { config, notes, credentials } = settled;
-    let error_log = Sink::open(&config.log.error_log).map_err(|why| format!("errorLog: {why}"))?;
-    let access_log = Sink::open(&config.log.access_log).map_err(|why| format!("accessLog: {why}"))?;
+fn prepare(settled: Settled, site: Site, matches: ArgMatches) -> Result<Setup, String> {
+    let estate = Estate::of_this_process().map_err(|why| format!("cannot take over from the master before: {why}"))?;
+    let mut present = Present::default();
+    if let Some(estate) = &estate {
+        present.listeners.clone_from(&estate.listeners);
+        present.status_listeners.clone_from(&estate.status_listeners);
+        present.keys = estate.keys;
+    }
+    let program = std::env::current_exe().map_err(|why| format!("cannot find this program's own file: {why}"))?;
+    let invocation = Invocation { program, args: std::env::args_os().skip(1).collect() };
+    let error_log = Sink::open(&settled.config.log.error_log).map_err(|why| format!("errorLog: {why}"))?;
     log::error::set_identity(format_args!("master pid={}", sys::process::pid()));
-    if log::error::init(error_log, *config.log.level).is_err() {
+    if log::error::init(error_log, *settled.config.log.level).is_err() {
         ::log::info!("the application logs by itself; errorLog and level are not used");
     }
     log::error::install_panic_hook(|_| {});
-    let mut listeners =
-        listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
-    let status_listeners = status_listeners(&config).map_err(|why| why.to_string())?;
-    let entrance = entrance(&config, credentials.as_ref())?;
-    if entrance.tls.is_some() {
-        listeners.iter_mut().for_each(Listener::expect_tls);
+    let blueprint = draw(settled, &site, &present)?;
+    Ok(Setup { blueprint, renew: Box::new(move |before| renew(&matches, &site, before)), invocation, estate })
+}
+
+/// The blueprint of what the configuration says now.
+fn renew(matches: &ArgMatches, site: &Site, before: &Blueprint) -> Result<Blueprint, String> {
+    let settled = arguments::settle(matches, Purpose::Serve).map_err(|exit| exit.err)?;
+    if matches!(site, Site::App(_)) && !settled.config.static_content.is_empty() {
+        return Err(has_own_site(&settled.config));
     }
+    let fixed = settled.config.fixed_differences(&before.config);
+    let blueprint = draw(settled, site, &Present::of(before))?;
+    for name in fixed {
+        ::log::warn!(
+            "{name} has changed, which takes effect when Regrow is started anew or upgraded; the rest is reloaded"
+        );
+    }
+    Ok(blueprint)
+}
+
+/// What is open already, and is to be used again where the configuration still says so.
+#[derive(Default)]
+struct Present {
+    listeners: Vec<Arc<Listener>>,
+    status_listeners: Vec<Arc<Listener>>,
+    /// The same addresses were resolved then; they are not asked for again.
+    addresses: Option<(Address, Option<Address>)>,
+    keys: Option<Keys>,
+}
+
+impl Present {
+    fn of(before: &Blueprint) -> Self {
+        Self {
+            listeners: before.listeners.clone(),
+            status_listeners: before.status_listeners.clone(),
+            addresses: Some((address(&before.config), status_address(&before.config))),
+            keys: before.keys,
+        }
+    }
+}
+
+fn draw(settled: Settled, site: &Site, present: &Present) -> Result<Blueprint, String> {
+    let Settled { config, notes, credentials } = settled;
+    let error_log = Sink::open(&config.log.error_log).map_err(|why| format!("errorLog: {why}"))?;
+    let access_log = Sink::open(&config.log.access_log).map_err(|why| format!("accessLog: {why}"))?;
+    let (place, status_place) = (address(&config), status_address(&config));
+    let (before, status_before) = match &present.addresses {
+        Some((place, status)) => (Some(place), status.as_ref()),
+        None => (None, None),
+    };
+    let queue_size = *config.server.socket_queue_size;
+    let listeners = bind(&place, before, queue_size, &present.listeners).map_err(|why| why.to_string())?;
+    let status_listeners = match &status_place {
+        // Balancers are few, and come again.
+        Some(place) => bind(place, status_before, 64, &present.status_listeners).map_err(|why| why.to_string())?,
+        None => Vec::new(),
+    };
+    let keys = match (present.keys, &credentials) {
+        (None, Some(_)) => Some(Keys::new().map_err(|why| format!("cannot prepare TLS: {why}"))?),
+        (keys, _) => keys,
+    };
+    let entrance = entrance(&config, credentials.as_ref().zip(keys))?;
+    listeners.iter().for_each(|listener| listener.expect_tls(entrance.tls.is_some()));
     let layout = config.layout(processors());
     announce(&config, &layout, &listeners, &entrance, &notes);
     for listener in &status_listeners {
         ::log::info!("status on {listener}/healthz and /readyz");
     }
-    let [listeners, status_listeners] =
-        [listeners, status_listeners].map(|listeners| listeners.into_iter().map(Arc::new).collect());
-    Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log })
+    let factory = factory(site, &config);
+    Ok(Blueprint { config, layout, listeners, entrance, keys, status_listeners, factory, error_log, access_log })
 }
 
-fn entrance(config: &Config, credentials: Option<&Credentials>) -> Result<Entrance, String> {
+/// The listeners of an address; those that are there, where it is the same as before.
+fn bind(
+    address: &Address,
+    before: Option<&Address>,
+    queue_size: u32,
+    present: &[Arc<Listener>],
+) -> Result<Vec<Arc<Listener>>, listen::Error> {
+    if before.is_some_and(|before| before.is_same_place(address)) {
+        listen::renew(present, address, queue_size);
+        return Ok(present.to_vec());
+    }
+    listen::bind(address, queue_size, present)
+}
+
+fn factory(site: &Site, config: &Config) -> Rc<Factory> {
+    match site {
+        Site::App(factory) => Rc::clone(factory),
+        Site::Files => {
+            let config = config.clone();
+            // Once, for all workers: one that is replaced must not find something else.
+            let is_file = config.static_content.iter().map(|content| content.path.is_file()).collect::<Vec<_>>();
+            Rc::new(move |identity| build_site(&config, &is_file, identity))
+        }
+    }
+}
+
+fn entrance(config: &Config, tls: Option<(&Credentials, Keys)>) -> Result<Entrance, String> {
     let proxy = &config.proxy;
-    let tls = credentials.map(Acceptor::new).transpose().map_err(|why| format!("cannot prepare TLS: {why}"))?;
+    let tls = tls.map(|(credentials, keys)| Acceptor::new(credentials, keys)).transpose();
+    let tls = tls.map_err(|why| format!("cannot prepare TLS: {why}"))?;
     Ok(Entrance { proxy_protocol: *proxy.proxy_protocol, tls, trusted: proxy.trusted.value.clone() })
 }
 
-fn announce(config: &Config, layout: &Layout, listeners: &[Listener], entrance: &Entrance, notes: &[String]) {
+fn announce(config: &Config, layout: &Layout, listeners: &[Arc<Listener>], entrance: &Entrance, notes: &[String]) {
     let site =
         config.static_content.iter().map(|content| format!("{} from {}", content.prefix, content.path.display()));
     let site = site.collect::<Vec<_>>().join(", ");
@@ -158,11 +257,7 @@ fn address(config: &Config) -> Address {
     }
 }
 
-/// Binds the status listener, where one is wanted.
-fn status_listeners(config: &Config) -> Result<Vec<Listener>, listen::Error> {
-    // Balancers are few, and come again.
-    const QUEUE_SIZE: u32 = 64;
-    let Some(port) = *config.status.status_port else { return Ok(Vec::new()) };
+fn status_address(config: &Config) -> Option<Address> {
     let host = config.status.status_host.value.clone();
-    listen::bind(&Address::Tcp { host, port, options: listen::STATUS }, QUEUE_SIZE)
+    config.status.status_port.map(|port| Address::Tcp { host, port, options: listen::STATUS })
 }

@@ -123,9 +123,10 @@ fn init_overwrites_nothing() {
 #[test]
 fn an_application_takes_the_arguments_of_serve() {
     let args = ["target/hello", "--processPool", "2", "--level=debug"];
-    let arguments::Settled { config, .. } = arguments::serve_config(args.map(OsString::from)).unwrap();
+    let matches = arguments::serve_matches(args.map(OsString::from)).unwrap();
+    let config = arguments::settle(&matches, super::surroundings::Purpose::Serve).unwrap().config;
     assert_eq!(*config.server.process_pool, Some(2));
-    let exit = arguments::serve_config(["hello", "--help"].map(OsString::from)).unwrap_err();
+    let exit = arguments::serve_matches(["hello", "--help"].map(OsString::from)).unwrap_err();
     assert_eq!(exit.status, Status::Done);
     assert!(exit.out.contains("Usage: hello [OPTIONS] [FOLDER]"), "{}", exit.out);
 }

@@ -81,6 +81,13 @@ impl Config {
         })
     }
 
+    /// The options that are not as they were, and that only a restart changes.
+    pub fn fixed_differences(&self, before: &Self) -> Vec<&'static str> {
+        let pairs = self.show().into_iter().zip(before.show());
+        let differ = pairs.filter(|(now, before)| now.value != before.value).map(|(now, _)| now.name);
+        differ.filter(|name| options().any(|row| row.name == *name && row.change == Change::Restart)).collect()
+    }
+
     /// Every option with its value, in the order of the table.
     pub fn show(&self) -> Vec<Shown<'_>> {
         let mut shown = self.server.show();

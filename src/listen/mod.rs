@@ -11,8 +11,10 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Senders;
 use crate::sys;
@@ -22,9 +24,6 @@ pub(crate) use error::Error;
 /// How long the kernel may keep a connection without a request to itself.
 const DEFER_ACCEPT_SECONDS: i32 = 1;
 
-/// Until somebody knows better.
-const SCHEME: &str = "http";
-
 /// What to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -32,6 +31,17 @@ pub(crate) enum Address {
     Tcp { host: String, port: u16, options: Options },
     /// A Unix domain socket with the permissions `mode`.
     Unix { path: PathBuf, mode: u32 },
+}
+
+impl Address {
+    /// Whether a socket that is bound to one is bound to the other.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix { path, .. }, Self::Unix { path: other, .. }) => path == other,
+            (Self::Tcp { .. }, Self::Tcp { .. }) => self == other,
+            (Self::Unix { .. }, Self::Tcp { .. }) | (Self::Tcp { .. }, Self::Unix { .. }) => false,
+        }
+    }
 }
 
 /// What a connection meets between its accept and its first request, and who is believed there.
@@ -65,7 +75,7 @@ pub(crate) struct Listener {
     socket: OwnedFd,
     bound: Bound,
     /// How a URL of it begins.
-    scheme: &'static str,
+    is_tls: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -75,9 +85,66 @@ enum Bound {
 }
 
 impl Listener {
-    /// Clients are to speak TLS: its address is shown with `https`.
-    pub fn expect_tls(&mut self) {
-        self.scheme = "https";
+    /// One that another process has bound, which gave us the descriptor. Its file, if it has one, stays that process's
+    /// until [`Self::adopt`].
+    pub fn inherit(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        if !socket.is_listener()? {
+            return Err(io::Error::other("it is not listening"));
+        }
+        let address = socket.local_addr()?;
+        let bound = match (address.as_socket(), address.as_pathname()) {
+            (Some(address), _) => Bound::Tcp(address),
+            (None, Some(path)) => Bound::Unix(unix::SocketFile::inherit(path)?),
+            (None, None) => return Err(io::Error::other("it has no address")),
+        };
+        Ok(Self::new(socket.into(), bound))
+    }
+
+    fn new(socket: OwnedFd, bound: Bound) -> Self {
+        Self { socket, bound, is_tls: AtomicBool::new(false) }
+    }
+
+    /// Its file is ours to remove from now on.
+    pub fn adopt(&self) {
+        if let Bound::Unix(file) = &self.bound {
+            file.adopt();
+        }
+    }
+
+    /// Its file is another process's to remove from now on.
+    pub fn disown(&self) {
+        if let Bound::Unix(file) = &self.bound {
+            file.disown();
+        }
+    }
+
+    /// Whether clients are to speak TLS: its address is shown with `https`.
+    pub fn expect_tls(&self, tls: bool) {
+        self.is_tls.store(tls, Ordering::Relaxed);
+    }
+
+    /// Makes it as it would be if it was bound now.
+    fn renew(&self, address: &Address, queue_size: u32) -> io::Result<()> {
+        SockRef::from(&self.socket).listen(backlog(queue_size))?;
+        match (address, &self.bound) {
+            (Address::Unix { path, mode }, Bound::Unix(_)) => unix::permit(path, *mode),
+            (Address::Unix { .. } | Address::Tcp { .. }, Bound::Tcp(_) | Bound::Unix(_)) => Ok(()),
+        }
+    }
+
+    /// Whether it is what binding that address would give; any port is what port 0 asks for.
+    fn is_at(&self, address: SocketAddr) -> bool {
+        let port_fits = |bound: &SocketAddr| address.port() == bound.port() || address.port() == 0;
+        matches!(&self.bound, Bound::Tcp(bound) if bound.ip() == address.ip() && port_fits(bound))
+    }
+
+    /// Of TCP; 0 where there is none.
+    fn port(&self) -> u16 {
+        match &self.bound {
+            Bound::Tcp(address) => address.port(),
+            Bound::Unix(_) => 0,
+        }
     }
 
     /// Hands over all connections at once from now on, also those that wait for their request in the kernel, so
@@ -100,24 +167,46 @@ impl AsFd for Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.bound {
-            Bound::Tcp(address) => write!(f, "{}://{address}", self.scheme),
+            Bound::Tcp(address) => {
+                let scheme = if self.is_tls.load(Ordering::Relaxed) { "https" } else { "http" };
+                write!(f, "{scheme}://{address}")
+            }
             Bound::Unix(file) => write!(f, "unix:{}", file.path().display()),
         }
     }
 }
 
-/// Binds all that `address` means, with room for `queue_size` connections that wait to be accepted.
+/// Binds all that `address` means, with room for `queue_size` connections that wait to be accepted. What is among
+/// `present` already is taken from there.
 ///
 /// An address of a family that this machine lacks is skipped, as long as another one remains.
-pub(crate) fn bind(address: &Address, queue_size: u32) -> Result<Vec<Listener>, Error> {
-    match address {
+pub(crate) fn bind(address: &Address, queue_size: u32, present: &[Arc<Listener>]) -> Result<Vec<Arc<Listener>>, Error> {
+    let listeners = match address {
         Address::Unix { path, mode } => {
-            let (socket, file) = unix::bind(path, *mode, backlog(queue_size))?;
-            Ok(vec![Listener { socket, bound: Bound::Unix(file), scheme: SCHEME }])
+            let is_there =
+                |listener: &&Arc<Listener>| matches!(&listener.bound, Bound::Unix(file) if file.path() == path);
+            match present.iter().find(is_there) {
+                Some(listener) => vec![Arc::clone(listener)],
+                None => {
+                    let (socket, file) = unix::bind(path, *mode, backlog(queue_size))?;
+                    vec![Arc::new(Listener::new(socket, Bound::Unix(file)))]
+                }
+            }
         }
         Address::Tcp { host, port, options } => {
             let addresses = resolve(host, *port, *options)?;
-            bind_all(&addresses, queue_size, *options)
+            bind_all(&addresses, queue_size, *options, present)?
+        }
+    };
+    renew(&listeners, address, queue_size);
+    Ok(listeners)
+}
+
+/// Gives listeners of this address the queue and the permissions that they would have if they were bound now.
+pub(crate) fn renew(listeners: &[Arc<Listener>], address: &Address, queue_size: u32) {
+    for listener in listeners {
+        if let Err(cause) = listener.renew(address, queue_size) {
+            ::log::error!("{listener}: cannot change the length of its queue or its permissions: {cause}");
         }
     }
 }
@@ -135,27 +224,42 @@ fn resolve(host: &str, port: u16, options: Options) -> Result<Vec<SocketAddr>, E
 
 /// Binds all of `addresses` to one port. Where the kernel is to choose it (port 0), what it gave for the first
 /// address may be taken on the second; then another one is tried.
-fn bind_all(addresses: &[SocketAddr], queue_size: u32, options: Options) -> Result<Vec<Listener>, Error> {
+fn bind_all(
+    addresses: &[SocketAddr],
+    queue_size: u32,
+    options: Options,
+    present: &[Arc<Listener>],
+) -> Result<Vec<Arc<Listener>>, Error> {
     let attempts = 16;
     for _ in 1..attempts {
-        match bind_once(addresses, queue_size, options) {
+        match bind_once(addresses, queue_size, options, present) {
             Err(Error::Bind { cause, .. }) if addresses[0].port() == 0 && cause.kind() == io::ErrorKind::AddrInUse => {}
             done => return done,
         }
     }
-    bind_once(addresses, queue_size, options)
+    bind_once(addresses, queue_size, options, present)
 }
 
-fn bind_once(addresses: &[SocketAddr], queue_size: u32, options: Options) -> Result<Vec<Listener>, Error> {
-    let mut listeners: Vec<Listener> = Vec::new();
+fn bind_once(
+    addresses: &[SocketAddr],
+    queue_size: u32,
+    options: Options,
+    present: &[Arc<Listener>],
+) -> Result<Vec<Arc<Listener>>, Error> {
+    let mut listeners = Vec::new();
     let mut skipped = None;
     let mut port = addresses[0].port();
     for &address in addresses {
         let address = SocketAddr::new(address.ip(), port);
+        if let Some(listener) = present.iter().find(|listener| listener.is_at(address)) {
+            port = listener.port();
+            listeners.push(Arc::clone(listener));
+            continue;
+        }
         match open(address, queue_size) {
             Ok((socket, bound)) => {
                 port = bound.port();
-                listeners.push(Listener { socket, bound: Bound::Tcp(bound), scheme: SCHEME });
+                listeners.push(Arc::new(Listener::new(socket, Bound::Tcp(bound))));
             }
             Err(cause) if family_is_missing(&cause) => skipped = Some((address, cause)),
             Err(cause) => return Err(Error::Bind { address, options, cause }),
@@ -199,30 +303,27 @@ fn family_is_missing(cause: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16) -> Result<Vec<Listener>, Error> {
-        bind(&Address::Tcp { host: host.to_owned(), port, options: SITE }, 5)
+    fn tcp(host: &str, port: u16) -> Result<Vec<Arc<Listener>>, Error> {
+        beside(host, port, &[])
     }
 
-    fn port(listener: &Listener) -> u16 {
-        match &listener.bound {
-            Bound::Tcp(address) => address.port(),
-            Bound::Unix(_) => unreachable!("a TCP listener"),
-        }
+    fn beside(host: &str, port: u16, present: &[Arc<Listener>]) -> Result<Vec<Arc<Listener>>, Error> {
+        bind(&Address::Tcp { host: host.to_owned(), port, options: SITE }, 5, present)
     }
 
     #[test]
     fn every_address_of_a_host_is_bound_to_one_port() {
         let listeners = tcp("localhost", 0).unwrap();
         assert!(!listeners.is_empty());
-        assert_ne!(port(&listeners[0]), 0);
-        assert!(listeners.iter().all(|l| port(l) == port(&listeners[0])), "{listeners:?}");
+        assert_ne!(listeners[0].port(), 0);
+        assert!(listeners.iter().all(|l| l.port() == listeners[0].port()), "{listeners:?}");
     }
 
     #[test]
     fn an_address_in_use_is_an_error_that_names_it_and_a_remedy() {
         let taken = tcp("127.0.0.1", 0).unwrap();
-        let error = tcp("127.0.0.1", port(&taken[0])).unwrap_err().to_string();
-        assert!(error.contains(&format!("127.0.0.1:{}", port(&taken[0]))), "{error}");
+        let error = tcp("127.0.0.1", taken[0].port()).unwrap_err().to_string();
+        assert!(error.contains(&format!("127.0.0.1:{}", taken[0].port())), "{error}");
         assert!(error.contains("already") && error.contains("socketPort"), "{error}");
     }
 
@@ -230,5 +331,35 @@ mod tests {
     fn an_unknown_host_is_an_error_that_names_it() {
         let error = tcp("no-such-host.invalid", 0).unwrap_err().to_string();
         assert!(error.contains("no-such-host.invalid") && error.contains("socketHost"), "{error}");
+    }
+
+    #[test]
+    fn what_is_bound_already_is_used_again_and_nothing_else() {
+        let there = tcp("127.0.0.1", 0).unwrap();
+        for port in [0, there[0].port()] {
+            assert!(Arc::ptr_eq(&beside("127.0.0.1", port, &there).unwrap()[0], &there[0]));
+        }
+        let elsewhere = beside("127.0.0.2", 0, &there).unwrap();
+        assert!(!Arc::ptr_eq(&elsewhere[0], &there[0]));
+    }
+
+    #[test]
+    fn a_socket_that_was_inherited_is_known_by_its_address_and_its_file_is_not_ours_until_it_is_adopted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let address = Address::Unix { path: path.clone(), mode: 0o600 };
+        let first = bind(&address, 5, &[]).unwrap();
+        let inherit = || Arc::new(Listener::inherit(first[0].as_fd().try_clone_to_owned().unwrap()).unwrap());
+        drop(inherit());
+        assert!(path.exists());
+        let inherited = bind(&address, 5, &[inherit()]).unwrap();
+        inherited[0].adopt();
+        first[0].disown();
+        drop(first);
+        assert!(path.exists());
+        drop(inherited);
+        assert!(!path.exists());
+        let (read_end, _) = sys::pipe::pipe().unwrap();
+        assert!(Listener::inherit(read_end).is_err());
     }
 }

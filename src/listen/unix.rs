@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -17,11 +18,26 @@ use crate::sys;
 pub(super) struct SocketFile {
     path: PathBuf,
     made: (u64, u64, i64, i64),
-    /// The process that made it; its children do not remove it.
-    owner: i32,
+    /// The process that is to remove it; its children do not.
+    owner: AtomicI32,
 }
 
 impl SocketFile {
+    /// The file of a socket that another process has made, and is to remove.
+    pub fn inherit(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), made: identity(path)?, owner: AtomicI32::new(0) })
+    }
+
+    /// It is this process's from now on.
+    pub fn adopt(&self) {
+        self.owner.store(sys::process::pid(), Ordering::Relaxed);
+    }
+
+    /// It is another process's from now on.
+    pub fn disown(&self) {
+        self.owner.store(0, Ordering::Relaxed);
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -29,7 +45,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if sys::process::pid() == self.owner && identity(&self.path).ok() == Some(self.made) {
+        if sys::process::pid() == self.owner.load(Ordering::Relaxed) && identity(&self.path).ok() == Some(self.made) {
             if let Err(cause) = std::fs::remove_file(&self.path) {
                 ::log::warn!("cannot remove {}: {cause}", self.path.display());
             }
@@ -70,10 +86,16 @@ fn open(path: &Path, mode: u32, backlog: i32) -> io::Result<(OwnedFd, SocketFile
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     // Nobody can connect before listen(2), so the permissions are right from the first connection.
     socket.bind(&SockAddr::unix(path)?)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    let file = SocketFile { path: path.to_owned(), made: identity(path)?, owner: sys::process::pid() };
+    permit(path, mode)?;
+    let file = SocketFile::inherit(path)?;
+    file.adopt();
     socket.listen(backlog)?;
     Ok((socket.into(), file))
+}
+
+/// Sets the permissions of a socket's file.
+pub(super) fn permit(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64, i64, i64)> {

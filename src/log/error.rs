@@ -38,6 +38,9 @@ pub(crate) fn init(sink: Sink, level: LevelFilter) -> Result<(), SetLoggerError>
     Ok(())
 }
 
+/// Stub.
+pub(crate) fn switch(_sink: Sink, _level: LevelFilter) {}
+
 /// Says which process this is, from now on: `master pid=42`. A worker does so right after the fork. One that lives for a
 /// single request does not: its lines say whose child it is (`worker=0 gen=1 pid=42 child=43`).
 pub(crate) fn set_identity(identity: impl Display) {

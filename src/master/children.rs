@@ -12,10 +12,16 @@ pub(crate) type Pid = i32;
 /// A slot forks at most ten times a second, whatever befalls its workers.
 pub(crate) const FORK_SPACING: Duration = Duration::from_millis(100);
 
-/// All slots that there can be; made once, so that the master's memory does not grow with deaths or scaling.
+/// Every process there is, by the slot that it lives in.
 #[derive(Debug)]
 pub(crate) struct Children {
+    /// The pool: all slots that it can have.
     slots: Vec<Slot>,
+    /// Those of the generation that is to become the pool once all of them serve; empty while there is none.
+    coming: Vec<Slot>,
+    /// Slots that are no longer of the pool, none of them wanted: each is left with its process, and goes with it. One that
+    /// still serves goes on until its successor, which has its number, is ready.
+    outgoing: Vec<Slot>,
 }
 
 /// A numbered place in the pool.
@@ -56,6 +62,27 @@ pub(crate) struct Child {
     pub identity: Identity,
     /// How far its life went.
     pub state: State,
+    /// It has reached a limit, and a successor is wanted: for this reason.
+    pub spent: Option<Spent>,
+    /// A signal from outside has stopped it (SIGSTOP). Killed when it does not go on by then; none where it may stand
+    /// still for ever.
+    pub stopped: Option<Stopped>,
+}
+
+/// Why a worker is to be replaced that does nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spent {
+    /// It answered `maxRequests` requests.
+    Requests,
+    /// It has so many bytes of memory, more than `maxMemory`.
+    Memory(u64),
+}
+
+/// A worker that a signal has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    /// When our patience with that ends.
+    pub cont_deadline: Option<Duration>,
 }
 
 /// How far the life of a child went, with the instant at which our patience ends.
@@ -100,56 +127,103 @@ pub(crate) enum Life {
     Draining,
     /// Killed by us, because it did not leave in time or we were told to stop at once.
     CutOff,
+    /// Killed by us, because its loop had not come round for `requestTimeout`.
+    Hung,
+    /// Killed by us, because a signal had stopped it for `requestTimeout`.
+    Frozen,
+    /// Killed by us before it was ready, because the generation that it was of does not come.
+    Withdrawn,
 }
 
 impl Children {
-    /// Room for so many processes at once.
+    /// A pool of up to so many.
     pub fn new(slots: u32) -> Self {
-        Self { slots: (0..slots).map(Slot::new).collect() }
+        Self { slots: vacant(slots), coming: Vec::new(), outgoing: Vec::new() }
     }
 
-    /// Every slot, in order.
+    /// Every slot of the pool, in order.
     pub fn slots(&self) -> impl DoubleEndedIterator<Item = &Slot> {
         self.slots.iter()
     }
 
-    /// Every slot, in order.
+    /// Every slot of the pool, in order.
     pub fn slots_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Slot> {
         self.slots.iter_mut()
     }
 
+    /// Every slot of the generation to come.
+    pub fn coming(&self) -> &[Slot] {
+        &self.coming
+    }
+
+    /// Every slot of the generation to come.
+    pub fn coming_mut(&mut self) -> &mut [Slot] {
+        &mut self.coming
+    }
+
+    /// How many of the generation to come serve, and how many are to.
+    pub fn coming_count(&self) -> (u32, u32) {
+        (count(self.coming.iter().filter(|slot| slot.serves())), count(self.coming.iter()))
+    }
+
+    /// Every slot whose process is to leave, or goes on only until another one can.
+    pub fn outgoing(&self) -> &[Slot] {
+        &self.outgoing
+    }
+
+    /// Every slot whose process is to leave, or goes on only until another one can.
+    pub fn outgoing_mut(&mut self) -> &mut [Slot] {
+        &mut self.outgoing
+    }
+
+    /// Every slot that has, or may get, a process.
+    pub fn all(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().chain(&self.coming).chain(&self.outgoing)
+    }
+
+    /// Every slot that has, or may get, a process.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut().chain(&mut self.coming).chain(&mut self.outgoing)
+    }
+
     /// Every process that was not reaped.
     pub fn living(&self) -> impl Iterator<Item = &Child> {
-        self.slots.iter().filter_map(Slot::child)
+        self.all().filter_map(Slot::child)
     }
 
     /// Every process that was not reaped.
     pub fn living_mut(&mut self) -> impl Iterator<Item = &mut Child> {
-        self.slots.iter_mut().filter_map(Slot::child_mut)
+        self.all_mut().filter_map(Slot::child_mut)
     }
 
-    /// How many slots are active.
+    /// How many slots of the pool are active.
     pub fn wanted(&self) -> u32 {
         count(self.slots.iter().filter(|slot| slot.wanted))
     }
 
-    /// How many workers serve and are to go on serving.
+    /// How many workers serve, those included that go on until another one can.
     pub fn serving(&self) -> u32 {
-        count(self.living().filter(|child| child.state == State::Serving))
+        count(self.slots.iter().chain(&self.outgoing).filter(|slot| slot.serves()))
+    }
+
+    /// Whether every active slot of the pool has a worker that serves.
+    pub fn is_complete(&self) -> bool {
+        self.slots.iter().filter(|slot| slot.wanted).all(Slot::serves)
+    }
+
+    /// Whether every slot of the generation to come has a worker that serves.
+    pub fn coming_is_complete(&self) -> bool {
+        self.coming.iter().all(Slot::serves)
     }
 
     /// The slot whose fork is being answered.
-    pub fn forking_mut(&mut self, number: u32) -> Option<(&mut Slot, u32)> {
-        let slot = self.slots.get_mut(number as usize)?;
-        match slot.place {
-            Place::Forking { generation } => Some((slot, generation)),
-            Place::Vacant | Place::Occupied(_) => None,
-        }
+    pub fn forking_mut(&mut self, number: u32, generation: u32) -> Option<&mut Slot> {
+        self.all_mut().find(|slot| slot.number == number && slot.place == Place::Forking { generation })
     }
 
     /// The slot that this process lives in.
     pub fn slot_mut(&mut self, pid: Pid) -> Option<&mut Slot> {
-        self.slots.iter_mut().find(|slot| slot.child().is_some_and(|child| child.identity.pid == pid))
+        self.all_mut().find(|slot| slot.child().is_some_and(|child| child.identity.pid == pid))
     }
 
     /// The slot for one worker more: the lowest number that no process has; where every free number has one that is
@@ -163,15 +237,52 @@ impl Children {
         self.slots.iter_mut().rev().find(|slot| slot.wanted)
     }
 
+    /// Gives the slot of this process to a successor: whoever lives there becomes outgoing, and goes on as it is.
+    pub fn make_room(&mut self, pid: Pid) {
+        let lives = |slot: &&mut Slot| slot.child().is_some_and(|child| child.identity.pid == pid);
+        if let Some(slot) = self.slots.iter_mut().chain(&mut self.coming).find(lives) {
+            self.outgoing.push(slot.leave());
+        }
+    }
+
+    /// A generation of so many slots is to come, each to be forked now.
+    pub fn expect_generation(&mut self, slots: u32, now: Duration) {
+        self.coming = vacant(slots);
+        self.coming.iter_mut().for_each(|slot| slot.want(now));
+    }
+
+    /// What was to come is the pool from now on, which can have up to so many slots; whoever lived there is outgoing.
+    pub fn turn_over(&mut self, max_slots: u32) {
+        let mut slots = std::mem::take(&mut self.coming);
+        slots.extend((count(slots.iter())..max_slots).map(Slot::new));
+        let before = std::mem::replace(&mut self.slots, slots);
+        self.outgoing.extend(before.into_iter().filter_map(Slot::into_outgoing));
+    }
+
+    /// What was to come does not: whoever lives there is outgoing.
+    pub fn withdraw(&mut self) {
+        let withdrawn = std::mem::take(&mut self.coming);
+        self.outgoing.extend(withdrawn.into_iter().filter_map(Slot::into_outgoing));
+    }
+
+    /// Forgets outgoing slots whose process is no more.
+    pub fn forget_the_gone(&mut self) {
+        self.outgoing.retain(|slot| slot.place != Place::Vacant);
+    }
+
     /// When something of a slot falls due next.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.slots.iter().filter_map(Slot::deadline).min()
+        self.all().filter_map(Slot::deadline).min()
     }
 
     /// Grants every child so much longer for what it does.
     pub fn postpone(&mut self, by: Duration) {
         self.living_mut().for_each(|child| child.postpone(by));
     }
+}
+
+fn vacant(slots: u32) -> Vec<Slot> {
+    (0..slots).map(Slot::new).collect()
 }
 
 impl Slot {
@@ -194,6 +305,31 @@ impl Slot {
             Place::Occupied(child) => Some(child),
             Place::Vacant | Place::Forking { .. } => None,
         }
+    }
+
+    /// Of whoever lives here, or will in a moment.
+    pub fn generation(&self) -> Option<u32> {
+        match &self.place {
+            Place::Vacant => None,
+            Place::Forking { generation } => Some(*generation),
+            Place::Occupied(child) => Some(child.identity.generation),
+        }
+    }
+
+    /// True when its worker serves.
+    pub fn serves(&self) -> bool {
+        self.child().is_some_and(|child| child.state == State::Serving)
+    }
+
+    /// Whoever lives here leaves it; the slot stays, vacant.
+    fn leave(&mut self) -> Self {
+        let place = std::mem::replace(&mut self.place, Place::Vacant);
+        Self { place, ..Self::new(self.number) }
+    }
+
+    /// What is left of a slot that is no longer one, if anything is.
+    fn into_outgoing(mut self) -> Option<Self> {
+        Some(self.leave()).filter(|slot| slot.place != Place::Vacant)
     }
 
     /// True when a worker is to be forked now.
@@ -238,14 +374,25 @@ impl Slot {
 }
 
 impl Child {
+    /// One that was forked just now.
+    pub fn new(identity: Identity, ready_deadline: Duration) -> Self {
+        Self { identity, state: State::Booting { ready_deadline }, spent: None, stopped: None }
+    }
+
     /// When our patience with it ends.
     pub fn deadline(&self) -> Option<Duration> {
         match self.state {
             State::Booting { ready_deadline: deadline }
             | State::Draining { drain_deadline: deadline }
             | State::Killed { reap_deadline: deadline, .. } => Some(deadline),
-            State::Serving | State::Stuck { .. } => None,
+            State::Serving => self.cont_deadline(),
+            State::Stuck { .. } => None,
         }
+    }
+
+    /// When our patience ends with its standing still.
+    pub fn cont_deadline(&self) -> Option<Duration> {
+        self.stopped.and_then(|stopped| stopped.cont_deadline)
     }
 
     /// How its death would be told if it died now.
@@ -259,6 +406,9 @@ impl Child {
     }
 
     fn postpone(&mut self, by: Duration) {
+        if let Some(Stopped { cont_deadline: Some(deadline) }) = &mut self.stopped {
+            *deadline = deadline.saturating_add(by);
+        }
         match &mut self.state {
             State::Booting { ready_deadline: deadline }
             | State::Draining { drain_deadline: deadline }
@@ -281,7 +431,8 @@ mod tests {
     }
 
     fn occupied(worker: u32, pid: Pid, state: State) -> Place {
-        Place::Occupied(Child { identity: Identity { worker, generation: 1, pid }, state })
+        let identity = Identity { worker, generation: 1, pid };
+        Place::Occupied(Child { state, ..Child::new(identity, ms(0)) })
     }
 
     /// One slot per letter: `s`erving, `l`eaving (not wanted), `v`acant and wanted, `-` vacant and not wanted.
@@ -334,9 +485,9 @@ mod tests {
     fn only_an_open_fork_can_be_answered() {
         let mut children = pool("sv");
         children.slots_mut().last().unwrap().fork(ms(0), 7);
-        assert!(children.forking_mut(0).is_none());
-        assert_eq!(children.forking_mut(1).map(|(_, generation)| generation), Some(7));
-        assert!(children.forking_mut(2).is_none());
+        assert!(children.forking_mut(0, 7).is_none());
+        assert_eq!(children.forking_mut(1, 7).map(|slot| slot.number), Some(1));
+        assert!(children.forking_mut(1, 6).is_none() && children.forking_mut(2, 7).is_none());
     }
 
     #[test]
@@ -391,5 +542,39 @@ mod tests {
         let mut children = pool("sl");
         children.postpone(ms(1000));
         assert_eq!(children.next_deadline(), Some(ms(1500)));
+    }
+
+    #[test]
+    fn a_successor_gets_the_slot_and_whoever_lived_there_goes_on_beside_it() {
+        let mut children = pool("ss");
+        children.make_room(101);
+        assert_eq!((children.wanted(), children.serving(), children.is_complete()), (2, 2, false));
+        assert_eq!(children.outgoing().iter().map(|slot| slot.number).collect::<Vec<_>>(), [1]);
+        assert!(children.slots().nth(1).unwrap().due(ms(0)));
+        children.slot_mut(101).unwrap().place = Place::Vacant;
+        children.forget_the_gone();
+        assert!(children.outgoing().is_empty());
+    }
+
+    #[test]
+    fn a_generation_becomes_the_pool_with_room_for_more_or_is_withdrawn() {
+        for comes in [true, false] {
+            let mut children = pool("sv");
+            children.expect_generation(3, ms(5));
+            children.coming[0].place = occupied(0, 200, State::Serving);
+            children.coming[1].fork(ms(5), 2);
+            assert!(!children.coming_is_complete());
+            if comes {
+                children.turn_over(5);
+                assert_eq!((children.slots().count(), children.wanted(), children.serving()), (5, 3, 2));
+                assert_eq!(children.outgoing().len(), 1, "the one that lives");
+            } else {
+                children.withdraw();
+                assert_eq!((children.slots().count(), children.wanted(), children.serving()), (2, 1 + 1, 2));
+                assert_eq!(children.outgoing().len(), 2, "the one that lives and the one whose fork is not answered");
+            }
+            assert!(children.forking_mut(1, 2).is_some(), "the answer finds its slot");
+            assert!(children.coming().is_empty());
+        }
     }
 }

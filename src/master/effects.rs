@@ -1,111 +1,116 @@
 //! Does what the machine decides: forks, signals, speaks. The only place that forks workers.
 
-use std::fmt;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::machine::{Action, Death, Exit, Input, WorkerSignal};
+use super::blueprint::Blueprint;
+use super::estate::{self, Estate, Heir, Invocation, Will};
+use super::machine::{Action, Input, Observed, Plan, Work, WorkerSignal};
 use super::reporter::{self, Reporter};
+use super::workers::{Worker, Workers};
 use crate::board::{Board, Identity, Pool, Record, Retirement};
-use crate::config::{Config, Layout};
-use crate::h1;
-use crate::listen::{Entrance, Listener};
-use crate::log::sink::Sink;
-use crate::serve::{Ends, Settings, other_descriptors};
+use crate::listen::Listener;
+use crate::log;
+use crate::serve::Ends;
+use crate::site::guard;
 use crate::sys;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
-use crate::worker::{self, Factory, REPORT_BYTES, Report, Start};
-
-/// A pool can be scaled up to so many workers, or to twice what it began with.
-const ROOM_FOR_WORKERS: u32 = 64;
+use crate::worker::{self, REPORT_BYTES, Report, Start};
 
 /// The exit code of a worker that could not even begin.
 const CANNOT_START: i32 = 1;
 
+/// Room on the scoreboard: for two generations of the largest pool.
+const RECORDS: usize = 4096;
+
 /// All that is needed to supervise a site.
 pub(crate) struct Setup {
-    pub config: Config,
-    /// What the mode takes.
-    pub layout: Layout,
-    pub listeners: Vec<Arc<Listener>>,
-    pub entrance: Entrance,
-    /// Where balancers ask how the pool is, if anywhere.
-    pub status_listeners: Vec<Arc<Listener>>,
-    pub factory: Box<Factory>,
-    pub access_log: Sink,
+    pub blueprint: Blueprint,
+    /// Reads the configuration anew, and uses again what the present one has open.
+    pub renew: Box<Renew>,
+    pub invocation: Invocation,
+    /// What another master leaves to this one.
+    pub estate: Option<Estate>,
 }
 
-/// Workers accept at least so long once a stop began, to empty the queue of the listener.
-const ACCEPT_WINDOW_MIN: Duration = Duration::from_millis(200);
-
-impl Setup {
-    /// How long a worker that is told to stop goes on accepting, unless its siblings do.
-    pub fn accept_window(&self) -> Duration {
-        self.config.supervisor.drain_delay.max(ACCEPT_WINDOW_MIN)
-    }
-
-    pub fn max_slots(&self) -> u32 {
-        let Layout { workers, scalable, .. } = self.layout;
-        if scalable { ROOM_FOR_WORKERS.max(workers.saturating_mul(2)) } else { workers }
-    }
-}
+/// What a reload makes of the blueprint in force: another one, or what is wrong with it.
+pub(crate) type Renew = dyn Fn(&Blueprint) -> Result<Blueprint, String>;
 
 /// What the master holds of the world.
 pub(super) struct Effects {
-    setup: Setup,
-    settings: Settings,
+    /// What workers are forked from.
+    blueprint: Blueprint,
+    /// What they are to be forked from, and its generation.
+    coming: Option<(u32, Blueprint)>,
+    renew: Box<Renew>,
+    invocation: Invocation,
+    /// How many descriptors each process may have.
+    descriptors: u64,
     signals: Signals,
     /// The master's.
     pid: i32,
     board: Board,
+    workers: Workers,
     /// Where workers hand over connections to each other; open here, so that it outlives each of them.
-    handover: Option<Ends>,
+    handover: Ends,
     reporter: Reporter,
-    /// Where workers report that they are ready: the read end and the write end.
+    /// Where workers report: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
     /// Ends, for the workers that read it, when the master is gone: nothing is ever written.
     liveness: OwnedFd,
     /// The write end of `liveness`, which only the master holds.
     liveness_writer: Option<OwnedFd>,
-    /// How many requests dead workers had answered, and how many they had not.
-    served: u64,
-    cut_off: u64,
+    /// To the master whose place this one is to take; until then that one answers for both.
+    predecessor: Option<OwnedFd>,
+    /// To the master that is to take this one's place.
+    heir: Option<Heir>,
+    /// Everything is that master's.
+    handed_over: bool,
 }
 
 impl Effects {
     pub fn new(setup: Setup, signals: Signals) -> io::Result<Self> {
-        let board = Board::new(setup.max_slots(), setup.layout.loops)?;
-        let handover = setup.layout.scalable.then(Ends::open).transpose()?;
+        let Setup { blueprint, renew, invocation, estate } = setup;
         let descriptors = sys::limits::raise_descriptors().unwrap_or_else(|cause| {
-            log::warn!("cannot raise the limit of open files: {cause}");
+            ::log::warn!("cannot raise the limit of open files: {cause}");
             u64::MAX
         });
-        let settings = settings(&setup.config, &setup.layout, descriptors);
-        let reports = pipe::pipe()?;
+        let (handover, predecessor) = match estate {
+            Some(Estate { handover, link, .. }) => (handover, Some(link)),
+            None => (Ends::open()?, None),
+        };
         let (liveness, liveness_writer) = pipe::pipe()?;
-        let liveness_writer = Some(liveness_writer);
-        let pid = process::pid();
-        let (reporter, served, cut_off) = (Reporter::default(), 0, 0);
         Ok(Self {
-            setup,
-            settings,
+            blueprint,
+            coming: None,
+            renew,
+            invocation,
+            descriptors,
             signals,
-            pid,
-            board,
+            pid: process::pid(),
+            board: Board::new(RECORDS)?,
+            workers: Workers::default(),
             handover,
-            reporter,
-            reports,
+            reporter: Reporter::default(),
+            reports: pipe::pipe()?,
             liveness,
-            liveness_writer,
-            served,
-            cut_off,
+            liveness_writer: Some(liveness_writer),
+            predecessor,
+            heir: None,
+            handed_over: false,
         })
+    }
+
+    /// What the machine is to keep up.
+    pub fn plan(&self) -> Plan {
+        Plan { is_heir: self.predecessor.is_some(), ..self.blueprint.plan() }
     }
 
     /// Does it, and says what became of it where the machine needs to know.
@@ -113,22 +118,40 @@ impl Effects {
         match action {
             Action::Spawn { slot, generation } => return Some(self.spawn(slot, generation)),
             Action::Signal { pid, signal } => self.send(pid, signal),
+            Action::Prepare { generation } => return Some(self.prepare(generation)),
+            Action::Commit => self.commit(),
+            Action::Abandon => self.abandon(),
+            Action::Upgrade { program } => return Some(self.upgrade(program)),
+            Action::HandOver => self.hand_over(),
+            Action::TakeOver => self.take_over(),
+            Action::Reopen { ticket } => self.reopen(ticket),
+            Action::Observe => return Some(Input::Observed(self.observe())),
             Action::BeginStop => self.begin_stop(),
             Action::TendTls => self.tend_tls(),
-            Action::Answer { ticket, outcome } => log::debug!("{ticket}: {outcome:?}"),
-            Action::Explain(death) => self.explain(&death),
-            Action::Say(notice) => log::log!(notice.level(), "{notice}"),
-            Action::Exit { .. } => self.report(),
+            Action::Answer { ticket, outcome } => ::log::debug!("{ticket}: {outcome:?}"),
+            Action::Explain(death) => self.workers.explain(&death),
+            Action::Say(notice) => ::log::log!(notice.level(), "{notice}"),
+            Action::Exit { .. } => {}
         }
         None
     }
 
     /// Waits until something has happened, or the deadline has come.
     pub fn wait(&self, deadline: Option<Duration>) -> io::Result<()> {
-        let reporter = self.reporter.next_deadline().filter(|_| !self.setup.status_listeners.is_empty());
+        let reporter = self.reporter.next_deadline().filter(|_| self.wants_reporter());
         let deadline = deadline.into_iter().chain(reporter).min();
         let timeout = deadline.map(|deadline| deadline.saturating_sub(sys::clock::monotonic()));
-        pipe::wait(self.signals.as_fd(), self.reports.0.as_fd(), timeout)
+        let mut watched = vec![self.signals.as_fd(), self.reports.0.as_fd()];
+        watched.extend(self.heir.as_ref().map(AsFd::as_fd));
+        pipe::wait(&watched, timeout)
+    }
+
+    /// Everything that has come in, but for signals and deaths.
+    pub fn inputs(&mut self) -> VecDeque<Input> {
+        let mut inputs: VecDeque<_> =
+            self.reports().into_iter().map(|(pid, report)| Input::Reported { pid, report }).collect();
+        inputs.extend(self.heir.as_ref().filter(|heir| heir.is_ready()).map(|_| Input::HeirReady));
+        inputs
     }
 
     /// Tells those who ask how the pool is.
@@ -136,15 +159,19 @@ impl Effects {
         self.board.tell(pool);
     }
 
+    fn wants_reporter(&self) -> bool {
+        !self.blueprint.status_listeners.is_empty() && self.predecessor.is_none() && !self.handed_over
+    }
+
     /// Sees to it that there is a reporter, where one is wanted.
     pub fn tend_reporter(&mut self) {
         let now = sys::clock::monotonic();
-        if self.setup.status_listeners.is_empty() || !self.reporter.is_due(now) {
+        if !self.wants_reporter() || !self.reporter.is_due(now) {
             return;
         }
         let forked = process::fork_child(|| self.run_reporter());
         if let Err(cause) = &forked {
-            log::error!("cannot fork the reporter, so nobody answers on statusPort: {cause}; trying again");
+            ::log::error!("cannot fork the reporter, so nobody answers on statusPort: {cause}; trying again");
         }
         self.reporter.forked(forked.ok(), now);
     }
@@ -162,24 +189,25 @@ impl Effects {
             ended
         });
         if !gone {
-            log::error!("the reporter pid={pid} does not end; its port is taken until it does");
+            ::log::error!("the reporter pid={pid} does not end; its port is taken until it does");
         }
     }
 
     /// In the child.
     fn run_reporter(&mut self) -> i32 {
         self.liveness_writer = None;
-        self.handover = None;
         // A queue that it held would have clients wait for nobody.
-        self.setup.listeners.clear();
-        reporter::run(std::mem::take(&mut self.setup.status_listeners), self.settings, self.board, self.pid)
+        self.blueprint.listeners.clear();
+        self.coming = None;
+        let settings = self.blueprint.settings(self.descriptors);
+        reporter::run(std::mem::take(&mut self.blueprint.status_listeners), settings, self.board, self.pid)
     }
 
     /// Whether the child that has ended was the reporter.
     pub fn was_reporter(&mut self, pid: i32, ended: Ended) -> bool {
         let was_it = self.reporter.ended(pid);
         if was_it {
-            log::warn!("the reporter pid={pid} ended with {ended}; replacing it");
+            ::log::warn!("the reporter pid={pid} ended with {ended}; replacing it");
         }
         was_it
     }
@@ -190,7 +218,7 @@ impl Effects {
     }
 
     /// What workers have reported.
-    pub fn reports(&self) -> Vec<(i32, Report)> {
+    fn reports(&self) -> Vec<(i32, Report)> {
         let (mut reports, mut buffer) = (Vec::new(), [0; 32 * REPORT_BYTES]);
         // Reports are written whole, and the buffer holds a whole number of them.
         while let Read::Bytes(n) = pipe::read(&self.reports.0, &mut buffer) {
@@ -200,51 +228,84 @@ impl Effects {
         reports
     }
 
-    /// A child is dead: whatever is said of it, its requests are counted, and its siblings no longer count on it.
-    pub fn mark_dead(&mut self, pid: i32) {
-        for record in self.board.of(pid) {
-            record.mark_dead();
-            self.served += record.served();
-            self.cut_off += record.running();
-        }
+    /// A child is dead: whatever is said of it, its siblings no longer count on it. Returns what it had done.
+    pub fn mark_dead(&mut self, pid: i32) -> Work {
+        self.workers.mark_dead(pid)
+    }
+
+    /// All that is to be said of the dead has been said.
+    pub fn bury(&mut self) {
+        self.workers.bury();
     }
 
     fn spawn(&mut self, slot: u32, generation: u32) -> Input {
-        self.board.records(slot, generation).for_each(|record| record.clear());
-        match process::fork_child(|| self.run_worker(slot, generation)) {
-            Ok(pid) => Input::Spawned { slot, pid },
-            Err(cause) => Input::SpawnFailed { slot, error: format!("fork: {cause}") },
+        let of = self.blueprint_of(generation);
+        let Some(records) = self.board.claim(of.layout.loops.max(1) as usize) else {
+            let error = format!("there is no room for more than {RECORDS} connection loops at once");
+            return Input::SpawnFailed { slot, generation, error };
+        };
+        match process::fork_child(|| self.run_worker(slot, generation, records.clone())) {
+            Ok(pid) => {
+                self.workers.add(Worker::new(pid, generation, records));
+                Input::Spawned { slot, generation, pid }
+            }
+            Err(cause) => {
+                records.iter().for_each(Record::release);
+                Input::SpawnFailed { slot, generation, error: format!("fork: {cause}") }
+            }
+        }
+    }
+
+    fn blueprint_of(&self, generation: u32) -> &Blueprint {
+        match &self.coming {
+            Some((coming, blueprint)) if *coming == generation => blueprint,
+            Some(_) | None => &self.blueprint,
         }
     }
 
     /// In the child, which has a copy of everything the master has.
-    fn run_worker(&mut self, worker: u32, generation: u32) -> i32 {
+    fn run_worker(&mut self, worker: u32, generation: u32, records: Vec<Record>) -> i32 {
+        if let Some((_, blueprint)) = self.coming.take().filter(|(coming, _)| *coming == generation) {
+            self.blueprint = blueprint;
+        }
         self.liveness_writer = None;
-        self.setup.status_listeners.clear();
+        self.heir = None;
+        self.predecessor = None;
+        self.blueprint.status_listeners.clear();
         // Until it serves, and watches the master's liveness by itself.
         let alive = process::die_with_parent(Some(self.pid));
         if let Err(cause) = alive.and_then(|()| self.signals.separate_in_child()) {
-            log::error!("worker={worker}: cannot start: {cause}");
+            ::log::error!("worker={worker}: cannot start: {cause}");
             return CANNOT_START;
         }
-        let config = &self.setup.config;
+        let settings = self.blueprint.settings(self.descriptors);
+        let accept_window = self.blueprint.accept_window();
+        let (blueprint, config) = (&self.blueprint, &self.blueprint.config);
+        let handover = match self.handover.try_clone() {
+            Ok(ends) => ends,
+            Err(cause) => {
+                ::log::error!("worker={worker}: cannot start: {cause}");
+                return CANNOT_START;
+            }
+        };
+        log::error::switch(blueprint.error_log.clone(), *config.log.level);
         worker::run(Start {
             identity: Identity { worker, generation, pid: process::pid() },
-            listeners: std::mem::take(&mut self.setup.listeners),
-            entrance: self.setup.entrance.clone(),
-            handover: self.handover.take(),
-            settings: self.settings,
-            runner: self.setup.layout.runner,
-            factory: &*self.setup.factory,
+            listeners: blueprint.listeners.clone(),
+            entrance: blueprint.entrance.clone(),
+            handover: Some(handover),
+            settings,
+            runner: blueprint.layout.runner,
+            factory: &*blueprint.factory,
             signals: &self.signals,
             liveness: &self.liveness,
             reports: &self.reports.1,
             board: self.board,
-            records: self.board.records(worker, generation).collect(),
-            access_log: self.setup.access_log.clone(),
+            records,
+            access_log: blueprint.access_log.clone(),
             access_format: *config.log.access_format,
             reverse_dns: *config.server.reverse_dns,
-            accept_window: self.setup.accept_window(),
+            accept_window,
             graceful_timeout: *config.supervisor.graceful_timeout,
         })
     }
@@ -252,103 +313,138 @@ impl Effects {
     fn send(&self, pid: i32, signal: WorkerSignal) {
         let signal = match signal {
             WorkerSignal::Term => {
-                // Its siblings go on accepting, unless the whole server stops and has no listeners any more.
-                if !self.setup.listeners.is_empty() {
-                    self.board.of(pid).for_each(|record| record.retire(Retirement::ToOthers));
+                if let Some(retirement) = self.retirement(pid) {
+                    self.workers.retire(pid, retirement);
                 }
                 Signal::SIGTERM
             }
             WorkerSignal::Kill => Signal::SIGKILL,
         };
         if let Err(cause) = process::signal(pid, signal) {
-            log::error!("cannot send {signal} to pid={pid}: {cause}");
+            ::log::error!("cannot send {signal} to pid={pid}: {cause}");
         }
+    }
+
+    /// How a worker is to leave; none where the whole server stops.
+    fn retirement(&self, pid: i32) -> Option<Retirement> {
+        if self.handed_over {
+            Some(Retirement::ToOthers)
+        } else if self.blueprint.listeners.is_empty() {
+            None
+        } else if self.board.pool().wanted == 0 {
+            Some(Retirement::Alone)
+        } else if self.workers.is_last_at_listener(pid) {
+            Some(Retirement::LastAtListener)
+        } else {
+            Some(Retirement::ToOthers)
+        }
+    }
+
+    /// Reads the configuration, and opens what is new in it.
+    fn prepare(&mut self, generation: u32) -> Input {
+        let panicked = || Err("reading the configuration panicked; the lines before say where".to_owned());
+        match guard(|| (self.renew)(&self.blueprint)).unwrap_or_else(panicked) {
+            Ok(blueprint) => {
+                let plan = blueprint.plan();
+                self.coming = Some((generation, blueprint));
+                Input::Prepared { generation, plan }
+            }
+            Err(error) => Input::NotPrepared { generation, error },
+        }
+    }
+
+    /// What was prepared is in force.
+    fn commit(&mut self) {
+        let Some((generation, blueprint)) = self.coming.take() else { return };
+        let before = std::mem::replace(&mut self.blueprint, blueprint);
+        self.workers.note_listeners(before.listens_within(&self.blueprint), |of| of != generation);
+        log::error::switch(self.blueprint.error_log.clone(), *self.blueprint.config.log.level);
+        let same_status = before.status_listeners.len() == self.blueprint.status_listeners.len()
+            && before.status_listeners.iter().zip(&self.blueprint.status_listeners).all(|(a, b)| Arc::ptr_eq(a, b));
+        if !same_status {
+            self.end_reporter();
+        }
+        let gone = before.listeners.iter().filter(|listener| !self.blueprint.has(listener));
+        gone.for_each(|listener| let_go(listener));
+    }
+
+    /// What was prepared is not to be.
+    fn abandon(&mut self) {
+        let Some((generation, blueprint)) = self.coming.take() else { return };
+        self.workers.note_listeners(blueprint.listens_within(&self.blueprint), |of| of == generation);
+        let gone = blueprint.listeners.iter().filter(|listener| !self.blueprint.has(listener));
+        gone.for_each(|listener| let_go(listener));
+    }
+
+    fn upgrade(&mut self, program: Option<PathBuf>) -> Input {
+        let invocation = Invocation {
+            program: program.unwrap_or_else(|| self.invocation.program.clone()),
+            args: self.invocation.args.clone(),
+        };
+        let will = Will {
+            listeners: &self.blueprint.listeners,
+            status_listeners: &self.blueprint.status_listeners,
+            handover: &self.handover,
+            keys: self.blueprint.keys,
+        };
+        match will.execute(&invocation) {
+            Ok((pid, heir)) => {
+                self.heir = Some(heir);
+                Input::HeirStarted { pid }
+            }
+            Err(cause) => {
+                Input::HeirNotStarted { error: format!("cannot run {}: {cause}", invocation.program.display()) }
+            }
+        }
+    }
+
+    /// Everything is the new master's: no file is removed, no queue touched.
+    fn hand_over(&mut self) {
+        self.blueprint.listeners.iter().for_each(|listener| listener.disown());
+        self.blueprint.listeners.clear();
+        self.handed_over = true;
+        if let Some(heir) = &self.heir {
+            heir.let_go();
+        }
+    }
+
+    /// Everything is this master's from now on.
+    fn take_over(&mut self) {
+        let Some(link) = self.predecessor.take() else { return };
+        estate::claim(&link);
+        self.blueprint.listeners.iter().for_each(|listener| listener.adopt());
+    }
+
+    fn reopen(&mut self, ticket: Option<u64>) {
+        ::log::debug!("{ticket:?}");
+    }
+
+    /// How all workers are.
+    fn observe(&self) -> Vec<Observed> {
+        self.workers.observe(*self.blueprint.config.supervisor.max_memory > 0)
     }
 
     fn begin_stop(&mut self) {
-        for listener in &self.setup.listeners {
-            if let Err(cause) = listener.stop_deferring() {
-                log::error!("{listener}: cannot clear TCP_DEFER_ACCEPT: {cause}; waiting clients may be lost");
-            }
-        }
+        self.blueprint.listeners.iter().for_each(|listener| let_go(listener));
         // Removes a socket's file too. What connects after the last worker has left would wait for nobody if the master
         // still listened.
-        self.setup.listeners.clear();
+        self.blueprint.listeners.clear();
     }
 
     fn tend_tls(&self) {
-        let Some(tls) = &self.setup.entrance.tls else { return };
+        let Some(tls) = &self.blueprint.entrance.tls else { return };
         if let Err(cause) = tls.rotate_keys() {
-            log::error!("cannot change the keys of TLS tickets: {cause}; the ones before stay in use");
+            ::log::error!("cannot change the keys of TLS tickets: {cause}; the ones before stay in use");
         }
         let Some((level, wrong)) = tls.validity().concern(SystemTime::now()) else { return };
-        let file = self.setup.config.server.ssl_certificate_file.as_deref().unwrap_or(Path::new("")).display();
-        log::log!(level, "sslCertificateFile = {file}: {}; {}", wrong.problem, wrong.remedy);
-    }
-
-    /// A death, its reason if the worker could say it, and what it was doing.
-    fn explain(&self, death: &Death) {
-        let records = self.board.records(death.worker.worker, death.worker.generation).collect();
-        log::log!(death.level(), "{death}{}", Circumstances { death, records });
-    }
-
-    /// The end: how many requests there were.
-    fn report(&self) {
-        let (served, cut_off) = (self.served, self.cut_off);
-        log::info!("{served} requests were answered, {cut_off} were cut off");
+        let file = self.blueprint.config.server.ssl_certificate_file.as_deref().unwrap_or(Path::new("")).display();
+        ::log::log!(level, "sslCertificateFile = {file}: {}; {}", wrong.problem, wrong.remedy);
     }
 }
 
-/// What the scoreboard tells of a dead worker.
-struct Circumstances<'a> {
-    death: &'a Death,
-    /// Of each of its loops.
-    records: Vec<Record>,
-}
-
-impl fmt::Display for Circumstances<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { death, records } = self;
-        if death.as_asked() {
-            return write!(f, "; it answered {} requests", records.iter().map(Record::served).sum::<u64>());
-        }
-        if let (Exit::Code(_), Some(words)) = (death.exit, records.iter().find_map(Record::reason)) {
-            write!(f, "; its reason: {words}")?;
-        }
-        let running = records.iter().map(Record::running).sum::<u64>();
-        let at_work = records.iter().filter(|record| record.running() > 0);
-        match (at_work.chain(records).find_map(Record::last_request), running) {
-            (None, _) => Ok(()),
-            (Some(request), 0) => write!(f, "; its last request, which it had answered: {request}"),
-            (Some(request), running) => write!(f, "; {running} requests were cut off, the last of them: {request}"),
-        }
+/// What waits for its request in the kernel comes out, for whoever accepts there last.
+fn let_go(listener: &Listener) {
+    if let Err(cause) = listener.stop_deferring() {
+        ::log::error!("{listener}: cannot clear TCP_DEFER_ACCEPT: {cause}; waiting clients may be lost");
     }
-}
-
-/// The settings of each loop, for workers that may have so many descriptors.
-fn settings(config: &Config, layout: &Layout, descriptors: u64) -> Settings {
-    let limits = &config.limits;
-    let room = room_for_connections(descriptors, other_descriptors(layout.runner));
-    let max_connections = (*limits.max_connections).min(room).div_ceil(layout.loops.max(1) as usize);
-    Settings {
-        limits: h1::Limits {
-            max_uri: *limits.max_uri,
-            max_header_bytes: *limits.max_header_bytes,
-            max_headers: *limits.max_headers,
-            max_body: *limits.max_body,
-        },
-        body_in_memory: *limits.body_in_memory,
-        max_connections,
-        header_timeout: *limits.header_timeout,
-        body_timeout: *limits.body_timeout,
-        write_timeout: *limits.write_timeout,
-        keep_alive_timeout: *limits.keep_alive_timeout,
-    }
-}
-
-/// How many connections a worker with so many descriptors can have: it needs some for `others`, but where they are few,
-/// most are for clients.
-fn room_for_connections(descriptors: u64, others: u64) -> usize {
-    let others = others.min(descriptors / 4);
-    usize::try_from(descriptors - others).unwrap_or(usize::MAX)
 }

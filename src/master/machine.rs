@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!           Start             first Ready, or WINCH
-//! Created ─────────> Starting ─────────────────────> Running
+//! Created ─────────> Starting ─────────────────────> Running <──> reload, upgrade
 //!    │ TERM QUIT INT    │ TERM QUIT INT                 │ TERM QUIT INT
 //!    │                  │ or no worker can boot         │
-//!    └──────────────────┴──────> Stopping <─────────────┘
+//!    └──────────────────┴──────> Stopping <─────────────┘ or all was handed over
 //!                                   │ no process left, or none that can be ended
 //!                                  Gone
 //! ```
@@ -18,23 +18,30 @@
 //! that nobody is killed for time that nobody had. A worker then has at most that much more than its timeout. What the
 //! machine cannot notice, and counts as time that passed: standing still up to the next deadline.
 
+mod command;
 mod failure;
+mod health;
 mod messages;
 mod notice;
+mod reload;
 mod scale;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::time::Duration;
 
+use self::command::Scaling;
 use self::failure::Volume;
 pub(crate) use self::failure::{Death, Exit, Failure};
-pub(crate) use self::messages::{Action, Input, Plan, Signal, WorkerSignal};
+pub(crate) use self::messages::{Action, Input, Observed, Plan, Signal, Work, WorkerSignal};
 pub(crate) use self::notice::{Notice, StartFailed};
+use self::reload::Reload;
 use self::stop::Stop;
+use self::upgrade::Upgrade;
 use crate::board::{self, Identity, Pool};
-use crate::master::children::{Child, Children, Life, Pid, Place, State};
+use crate::master::children::{Child, Children, Life, Pid, Place, Slot, Spent, State};
 use crate::worker::Report;
 
 /// A start is given up when every slot failed so many times.
@@ -52,14 +59,38 @@ pub(crate) struct Machine {
     plan: Plan,
     phase: Phase,
     children: Children,
-    /// What is forked from now on.
+    /// The generation in force.
     generation: u32,
+    /// The last number that a generation was given, whatever became of it.
+    last_generation: u32,
+    /// What is under way beside the pool, while it runs.
+    change: Option<Change>,
+    /// A reload is wanted, and who waits for its outcome.
+    reload_wanted: Option<Vec<u64>>,
+    scaling: Vec<Scaling>,
+    /// Who waits for the end of a stop.
+    stop_tickets: Vec<u64>,
+    /// What dead workers had done.
+    done: Work,
     volume: Volume,
     last_failure: Option<Failure>,
     /// When TLS is to be tended next: where there is TLS, from the start until a stop begins.
     tend_deadline: Option<Duration>,
+    /// When to look at all workers next, where they are limited.
+    observe_deadline: Option<Duration>,
+    /// Nobody is blamed for time before this instant.
+    patience_from: Duration,
     /// When the last input came.
     seen: Duration,
+}
+
+/// What is to take the place of what there is. One at a time.
+#[derive(Debug)]
+enum Change {
+    /// Of the workers, by a new generation.
+    Reload(Reload),
+    /// Of all, by a new master.
+    Upgrade(Upgrade),
 }
 
 #[derive(Debug)]
@@ -84,9 +115,17 @@ impl Machine {
             phase: Phase::Created,
             children: Children::new(plan.max_slots.max(plan.slots)),
             generation: 1,
+            last_generation: 1,
+            change: None,
+            reload_wanted: None,
+            scaling: Vec::new(),
+            stop_tickets: Vec::new(),
+            done: Work::default(),
             volume: Volume::default(),
             last_failure: None,
             tend_deadline: None,
+            observe_deadline: None,
+            patience_from: Duration::ZERO,
             seen: Duration::ZERO,
         }
     }
@@ -100,17 +139,28 @@ impl Machine {
         match input {
             Input::Start => self.start(now, actions),
             Input::Signal(signal) => self.signal(now, signal, actions),
-            Input::Spawned { slot, pid } => self.spawned(now, slot, pid, actions),
-            Input::SpawnFailed { slot, error } => self.not_spawned(now, slot, error, actions),
-            Input::Reported { pid, report: Report::Ready } => self.ready(pid, actions),
-            Input::Reported { report: Report::Spent | Report::Hung, .. } => {}
-            Input::Command { ticket, .. } => {
-                actions.push(Action::Answer { ticket, outcome: Err("this version cannot do that".to_owned()) });
-            }
-            Input::Exited { pid, exit } => self.exited(now, pid, exit, actions),
+            Input::Command { ticket, command } => self.command(now, ticket, command, actions),
+            Input::Spawned { slot, generation, pid } => self.spawned(now, slot, generation, pid, actions),
+            Input::SpawnFailed { slot, generation, error } => self.not_spawned(now, slot, generation, error, actions),
+            Input::Reported { pid, report: Report::Ready } => self.ready(now, pid, actions),
+            Input::Reported { pid, report: Report::Spent } => self.spend(pid, Spent::Requests, actions),
+            Input::Reported { pid, report: Report::Hung } => self.hung(now, pid, actions),
+            Input::Exited { pid, exit, work } => self.exited(now, pid, exit, work, actions),
+            Input::Stopped { pid } => self.stopped(now, pid, actions),
+            Input::Continued { pid } => self.continued(pid, actions),
+            Input::Observed(all) => self.observed(now, &all, actions),
+            Input::Prepared { generation, plan } => self.prepared(now, generation, plan, actions),
+            Input::NotPrepared { generation, error } => self.not_prepared(generation, error, actions),
+            Input::HeirStarted { pid } => self.heir_started(now, pid, actions),
+            Input::HeirNotStarted { error } => self.conclude_upgrade(error, actions),
+            Input::HeirReady => self.heir_ready(now, actions),
             Input::Deadline => self.expire(now, actions),
         }
+        self.children.forget_the_gone();
+        self.succeed_one();
+        self.begin_reload(now, actions);
         self.fork_due(now, actions);
+        self.answer_scaling(now, actions);
         self.conclude(now, actions);
     }
 
@@ -127,7 +177,14 @@ impl Machine {
             Phase::Created | Phase::Running | Phase::Stopping(_) => None,
             Phase::Gone => return None,
         };
-        [phase, self.children.next_deadline(), self.volume.deadline()].into_iter().flatten().min()
+        let change = match &self.change {
+            Some(Change::Reload(reload)) => reload.deadline(),
+            Some(Change::Upgrade(upgrade)) => upgrade.deadline(),
+            None => None,
+        };
+        let scaling = self.scaling.iter().map(Scaling::deadline).min();
+        let children = self.children.next_deadline();
+        [phase, change, scaling, children, self.observe_deadline, self.volume.deadline()].into_iter().flatten().min()
     }
 
     /// How the pool is now.
@@ -145,6 +202,7 @@ impl Machine {
             return;
         }
         self.tend_tls(now, actions);
+        self.observe_soon(now);
         self.phase = Phase::Starting { ready_deadline: now.saturating_add(self.plan.start_timeout) };
         self.children.slots_mut().take(self.plan.slots as usize).for_each(|slot| slot.want(now));
     }
@@ -158,27 +216,30 @@ impl Machine {
         match signal {
             Signal::Term | Signal::Quit | Signal::Int => self.stop(now, signal, actions),
             Signal::Ttin | Signal::Ttou | Signal::Winch => self.scale(now, signal, actions),
+            Signal::Hup => self.want_reload(None, actions),
+            Signal::Usr1 => actions.push(Action::Reopen { ticket: None }),
+            Signal::Usr2 => self.want_upgrade(now, None, None, actions),
         }
     }
 
     /// A fork succeeded. It may be unwanted by now: such a worker is asked to drain like any other.
-    fn spawned(&mut self, now: Duration, slot: u32, pid: Pid, actions: &mut Vec<Action>) {
-        let Some((slot, generation)) = self.children.forking_mut(slot) else { return };
+    fn spawned(&mut self, now: Duration, slot: u32, generation: u32, pid: Pid, actions: &mut Vec<Action>) {
+        let (start_timeout, drain_deadline) = (self.plan.start_timeout, self.drain_deadline(now));
+        let Some(slot) = self.children.forking_mut(slot, generation) else { return };
         let identity = Identity { worker: slot.number, generation, pid };
-        let state = State::Booting { ready_deadline: now.saturating_add(self.plan.start_timeout) };
-        let mut child = Child { identity, state };
+        let mut child = Child::new(identity, now.saturating_add(start_timeout));
         match &self.phase {
             Phase::Stopping(stop) => stop.dismiss(now, &mut child, actions),
             Phase::Created | Phase::Starting { .. } | Phase::Running | Phase::Gone if slot.wanted => {}
             Phase::Created | Phase::Starting { .. } | Phase::Running | Phase::Gone => {
-                ask_to_drain(&mut child, now.saturating_add(self.plan.graceful_timeout), actions);
+                ask_to_drain(&mut child, drain_deadline, actions);
             }
         }
         slot.place = Place::Occupied(child);
     }
 
-    fn not_spawned(&mut self, now: Duration, number: u32, error: String, actions: &mut Vec<Action>) {
-        let Some((slot, _)) = self.children.forking_mut(number) else { return };
+    fn not_spawned(&mut self, now: Duration, number: u32, generation: u32, error: String, actions: &mut Vec<Action>) {
+        let Some(slot) = self.children.forking_mut(number, generation) else { return };
         slot.place = Place::Vacant;
         if !slot.wanted {
             return;
@@ -193,7 +254,7 @@ impl Machine {
     }
 
     /// A report of a worker that was asked to drain or killed meanwhile comes too late to mean anything.
-    fn ready(&mut self, pid: Pid, actions: &mut Vec<Action>) {
+    fn ready(&mut self, now: Duration, pid: Pid, actions: &mut Vec<Action>) {
         let Some(slot) = self.children.slot_mut(pid) else { return };
         let Some(child) = slot.child_mut() else { return };
         if !matches!(child.state, State::Booting { .. }) {
@@ -203,20 +264,40 @@ impl Machine {
         let worker = child.identity;
         slot.failures = 0;
         let told = !slot.quiet;
-        if let Phase::Starting { .. } = self.phase {
-            self.phase = Phase::Running;
-        }
+        let in_force = worker.generation == self.generation;
         if told {
-            let (serving, wanted) = (self.children.serving(), self.children.wanted());
+            let (serving, wanted) = match in_force {
+                true => (self.children.serving(), self.children.wanted()),
+                false => self.children.coming_count(),
+            };
             actions.push(Action::Say(Notice::Ready { worker, serving, wanted }));
+        }
+        if in_force {
+            self.relieve(now, worker.worker, actions);
+            self.perhaps_run(actions);
+        } else {
+            self.perhaps_commit(now, actions);
         }
     }
 
-    fn exited(&mut self, now: Duration, pid: Pid, exit: Exit, actions: &mut Vec<Action>) {
+    /// The first worker ends the start; the last one, where another master waits for all of them.
+    fn perhaps_run(&mut self, actions: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Starting { .. }) && (!self.plan.is_heir || self.children.is_complete()) {
+            self.phase = Phase::Running;
+            actions.extend(self.plan.is_heir.then_some(Action::TakeOver));
+        }
+    }
+
+    fn exited(&mut self, now: Duration, pid: Pid, exit: Exit, work: Work, actions: &mut Vec<Action>) {
+        if self.heir_exited(pid, exit, actions) {
+            return;
+        }
         let Some(slot) = self.children.slot_mut(pid) else { return };
         let Some(child) = slot.child() else { return };
         let death = Death { worker: child.identity, exit, life: child.life() };
         slot.place = Place::Vacant;
+        self.done.answered += work.answered;
+        self.done.cut_off += work.cut_off;
         let failure = Failure::Died(death);
         slot.quiet = !death.as_asked() && !self.volume.admit(now, &failure);
         if !slot.quiet {
@@ -237,8 +318,15 @@ impl Machine {
     }
 
     fn boot_failed(&mut self, now: Duration, failure: Failure, actions: &mut Vec<Action>) {
+        self.perhaps_withdraw(now, &failure, actions);
         self.last_failure = Some(failure);
-        let exhausted = self.children.slots().filter(|slot| slot.wanted).all(|slot| slot.failures >= START_FAILURES);
+        let failed = |slot: &Slot| slot.failures >= START_FAILURES;
+        let (failures, wanted) = self
+            .children
+            .slots()
+            .filter(|slot| slot.wanted)
+            .fold((0, 0), |(failures, wanted), slot| (failures + u32::from(failed(slot)), wanted + 1));
+        let exhausted = failures == wanted || (self.plan.is_heir && failures > 0);
         if exhausted && matches!(self.phase, Phase::Starting { .. }) {
             self.give_up(now, StartFailed::Exhausted, actions);
         }
@@ -255,8 +343,15 @@ impl Machine {
                     child.state = State::Stuck { life };
                     actions.push(Action::Say(Notice::Unkillable { worker: child.identity }));
                 }
-                State::Serving | State::Stuck { .. } => {}
+                State::Serving => kill(child, Life::Frozen, now, actions),
+                State::Stuck { .. } => {}
             }
+        }
+        self.expire_reload(now, actions);
+        self.expire_upgrade(now, actions);
+        if self.observe_deadline.is_some_and(|deadline| deadline <= now) {
+            self.observe_soon(now);
+            actions.push(Action::Observe);
         }
         if self.volume.deadline().is_some_and(|deadline| deadline <= now) {
             actions.extend(self.volume.sum_up().map(Action::Say));
@@ -276,6 +371,16 @@ impl Machine {
             slot.fork(now, generation);
             actions.push(Action::Spawn { slot: slot.number, generation });
         }
+        let Some(Change::Reload(Reload { generation, .. })) = self.change else { return };
+        for slot in self.children.coming_mut().iter_mut().filter(|slot| slot.due(now)) {
+            slot.fork(now, generation);
+            actions.push(Action::Spawn { slot: slot.number, generation });
+        }
+    }
+
+    /// Until when a worker may drain that is asked to now, while the server goes on.
+    fn drain_deadline(&self, now: Duration) -> Duration {
+        now.saturating_add(self.plan.graceful_timeout)
     }
 
     fn forgive_standstill(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -285,7 +390,14 @@ impl Machine {
         if !self.patience_deadline().is_some_and(missed) {
             return;
         }
+        self.patience_from = now;
         self.children.postpone(passed);
+        self.scaling.iter_mut().for_each(|scaling| scaling.postpone(passed));
+        match &mut self.change {
+            Some(Change::Reload(reload)) => reload.postpone(passed),
+            Some(Change::Upgrade(upgrade)) => upgrade.postpone(passed),
+            None => {}
+        }
         match &mut self.phase {
             Phase::Starting { ready_deadline } => *ready_deadline = ready_deadline.saturating_add(passed),
             Phase::Stopping(stop) => stop.postpone(passed),

@@ -1,22 +1,26 @@
 //! The master: supervises the workers, serves nobody. It waits for signals, reports and deaths, gives them to the
 //! machine, and has the effects do what the machine decides. Knows no HTTP and opens no file of the site.
 
+mod blueprint;
 mod children;
 mod effects;
+mod estate;
 mod machine;
 mod reporter;
+mod workers;
 
 use std::collections::VecDeque;
 use std::io;
 
-use crate::listen::tls;
 use crate::sys;
-use crate::sys::process::Ended;
+use crate::sys::process::{Change, Ended};
 use crate::sys::signal::Signal as Received;
 use effects::Effects;
-use machine::{Action, Exit, Input, Machine, Plan, Signal};
+use machine::{Action, Exit, Input, Machine, Signal};
 
+pub(crate) use blueprint::Blueprint;
 pub(crate) use effects::Setup;
+pub(crate) use estate::{Estate, Invocation};
 
 /// Signals that the master or its workers answer to; TTIN and the like would otherwise end or stop the process.
 const SIGNALS: [Received; 10] = [
@@ -42,35 +46,21 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
     }
     sys::signal::ignore_write_failures()?;
     let signals = sys::signal::Signals::install(&SIGNALS)?;
-    let mut machine = Machine::new(plan(&setup));
     let mut effects = Effects::new(setup, signals)?;
+    let mut machine = Machine::new(effects.plan());
     let mut inputs = VecDeque::from([Input::Start]);
-    let mut actions = Vec::new();
-    let mut exit_code = None;
     loop {
         effects.tend_reporter();
-        while let Some(input) = inputs.pop_front() {
-            machine.handle(sys::clock::monotonic(), input, &mut actions);
-            effects.tell(machine.pool());
-            for action in actions.drain(..) {
-                if let Action::Exit { code } = action {
-                    exit_code = Some(code);
-                }
-                inputs.extend(effects.perform(action));
-            }
-            if let Some(code) = exit_code {
-                effects.end_reporter();
-                return Ok(code);
-            }
+        if let Some(code) = decide(&mut machine, &mut effects, &mut inputs) {
+            effects.end_reporter();
+            return Ok(code);
         }
+        effects.bury();
         effects.wait(machine.next_deadline())?;
         inputs.extend(effects.signals().into_iter().filter_map(signal));
-        inputs.extend(effects.reports().into_iter().map(|(pid, report)| Input::Reported { pid, report }));
-        while let Some((pid, ended)) = sys::process::reap() {
-            if !effects.was_reporter(pid, ended) {
-                effects.mark_dead(pid);
-                inputs.push_back(Input::Exited { pid, exit: exit(ended) });
-            }
+        inputs.extend(effects.inputs());
+        while let Some((pid, change)) = sys::process::next_change() {
+            inputs.extend(changed(&mut effects, pid, change));
         }
         if machine.next_deadline().is_some_and(|deadline| deadline <= sys::clock::monotonic()) {
             inputs.push_back(Input::Deadline);
@@ -78,18 +68,33 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
     }
 }
 
-fn plan(setup: &Setup) -> Plan {
-    let supervisor = &setup.config.supervisor;
-    Plan {
-        slots: setup.layout.workers,
-        max_slots: setup.max_slots(),
-        scalable: setup.layout.scalable,
-        respawn_delay_max: *supervisor.respawn_delay_max,
-        start_timeout: *supervisor.start_timeout,
-        graceful_timeout: *supervisor.graceful_timeout,
-        accept_window: setup.accept_window(),
-        tls_period: setup.entrance.tls.as_ref().map(|_| tls::TICKET_LIFETIME),
-        on_terminal: io::IsTerminal::is_terminal(&io::stdin()),
+/// Has the machine decide on everything that has happened, and the effects do it. Returns the exit code at the end.
+fn decide(machine: &mut Machine, effects: &mut Effects, inputs: &mut VecDeque<Input>) -> Option<i32> {
+    let mut actions = Vec::new();
+    while let Some(input) = inputs.pop_front() {
+        machine.handle(sys::clock::monotonic(), input, &mut actions);
+        effects.tell(machine.pool());
+        let mut exit_code = None;
+        for action in actions.drain(..) {
+            if let Action::Exit { code } = action {
+                exit_code = Some(code);
+            }
+            inputs.extend(effects.perform(action));
+        }
+        if exit_code.is_some() {
+            return exit_code;
+        }
+    }
+    None
+}
+
+/// What the machine must know of what befell a child.
+fn changed(effects: &mut Effects, pid: i32, change: Change) -> Option<Input> {
+    match change {
+        Change::Ended(ended) if effects.was_reporter(pid, ended) => None,
+        Change::Ended(ended) => Some(Input::Exited { pid, exit: exit(ended), work: effects.mark_dead(pid) }),
+        Change::Stopped => Some(Input::Stopped { pid }),
+        Change::Continued => Some(Input::Continued { pid }),
     }
 }
 
@@ -102,11 +107,9 @@ fn signal(received: Received) -> Option<Input> {
         Received::SIGTTIN => Signal::Ttin,
         Received::SIGTTOU => Signal::Ttou,
         Received::SIGWINCH => Signal::Winch,
-        Received::SIGHUP | Received::SIGUSR1 | Received::SIGUSR2 => {
-            let name = received.as_str().trim_start_matches("SIG");
-            log::warn!("{name} ignored: this version cannot reload, reopen logs or upgrade; stop and start it instead");
-            return None;
-        }
+        Received::SIGHUP => Signal::Hup,
+        Received::SIGUSR1 => Signal::Usr1,
+        Received::SIGUSR2 => Signal::Usr2,
         _ => return None,
     };
     Some(Input::Signal(signal))

@@ -82,8 +82,9 @@ pub(super) fn run(listeners: Vec<Arc<Listener>>, settings: Settings, board: Boar
 fn serve(listeners: Vec<Arc<Listener>>, settings: Settings, board: Board, master: i32, pid: i32) -> io::Result<()> {
     let handler: Arc<dyn Handler> = Arc::new(Health::new(board, master));
     // A scoreboard of its own: to the workers it is no sibling.
-    let own = Board::new(1, 1)?;
-    let record = own.records(0, 1).next().ok_or_else(|| io::Error::other("no record"))?;
+    let own = Board::new(1)?;
+    let record =
+        own.claim(1).and_then(|records| records.first().copied()).ok_or_else(|| io::Error::other("no record"))?;
     let identity = Identity { worker: 0, generation: 1, pid };
     let off = Sink::open(&LogTarget::Off).map_err(io::Error::other)?;
     let parts = Parts {

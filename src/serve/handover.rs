@@ -47,6 +47,11 @@ impl Ends {
         let (put, take) = message::pair()?;
         Ok(Self { put, take })
     }
+
+    /// The same, for another loop.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { put: self.put.try_clone()?, take: self.take.try_clone()? })
+    }
 }
 
 /// A loop's side of it.

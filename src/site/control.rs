@@ -1,9 +1,9 @@
 //! What a person may ask of the master, and how it is asked: the words of the control socket.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// Something for the master to do.
-#[allow(dead_code)] // until the control socket reads it
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Read the configuration again and replace all workers.
@@ -29,3 +29,17 @@ pub(crate) enum Command {
 
 /// What became of a command: what was done, or why not, in words for whoever asked.
 pub(crate) type Outcome = Result<String, String>;
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reload => f.write_str("reload"),
+            Self::Stop { now: false } => f.write_str("stop"),
+            Self::Stop { now: true } => f.write_str("stop --now"),
+            Self::Reopen => f.write_str("reopen"),
+            Self::Upgrade { program: None } => f.write_str("upgrade"),
+            Self::Upgrade { program: Some(program) } => write!(f, "upgrade {}", program.display()),
+            Self::Scale { workers } => write!(f, "scale {workers}"),
+        }
+    }
+}

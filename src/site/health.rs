@@ -103,16 +103,15 @@ const NOBODY: &str = "no worker takes requests; the error log says why";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::Pool;
+    use crate::board::{Pool, Record};
     use crate::site::testing::{answer, field, get, text};
 
-    fn board(phase: Phase, wanted: u32, serving: u32) -> Board {
-        let board = Board::new(4, 1).unwrap();
+    fn board(phase: Phase, wanted: u32, serving: u32) -> (Board, Vec<Record>) {
+        let board = Board::new(4).unwrap();
         board.tell(Pool { phase, wanted, serving });
-        for slot in 0..serving {
-            board.records(slot, 1).for_each(|record| record.open(sys::process::pid()));
-        }
-        board
+        let records = board.claim(serving as usize).unwrap();
+        records.iter().for_each(|record| record.open(sys::process::pid()));
+        (board, records)
     }
 
     fn status(board: Board, path: &str) -> u16 {
@@ -128,24 +127,24 @@ mod tests {
             (Phase::Stopping, 1, 200, 503),
             (Phase::Stopping, 0, 200, 503),
         ] {
-            let board = board(phase, 2, serving);
+            let (board, _) = board(phase, 2, serving);
             assert_eq!((status(board, "/healthz"), status(board, "/readyz")), (healthy, ready), "{phase:?} {serving}");
         }
     }
 
     #[test]
     fn a_worker_that_has_hung_takes_no_requests() {
-        let hung = board(Phase::Running, 1, 1);
+        let (hung, records) = board(Phase::Running, 1, 1);
         let now = sys::clock::monotonic();
-        hung.records(0, 1).for_each(|record| record.begin_turn(now.saturating_sub(STUCK_AFTER * 2)));
+        records.iter().for_each(|record| record.begin_turn(now.saturating_sub(STUCK_AFTER * 2)));
         assert_eq!(status(hung, "/readyz"), 503);
-        hung.records(0, 1).for_each(|record| record.end_turn());
+        records.iter().for_each(Record::end_turn);
         assert_eq!(status(hung, "/readyz"), 200, "it waits for events again");
     }
 
     #[test]
     fn the_answer_tells_what_is_known() {
-        let response = get(&Health::new(board(Phase::Running, 3, 2), 7), "/healthz");
+        let response = get(&Health::new(board(Phase::Running, 3, 2).0, 7), "/healthz");
         assert_eq!(field(&response, "content-type"), "application/json");
         assert_eq!(field(&response, "cache-control"), "no-store");
         let said: Value = serde_json::from_str(&text(response)).unwrap();
@@ -157,8 +156,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_not_found_or_not_allowed() {
-        assert_eq!(status(board(Phase::Running, 1, 1), "/"), 404);
-        let post = answer(&Health::new(board(Phase::Running, 1, 1), 7), Method::POST, "/readyz");
+        assert_eq!(status(board(Phase::Running, 1, 1).0, "/"), 404);
+        let post = answer(&Health::new(board(Phase::Running, 1, 1).0, 7), Method::POST, "/readyz");
         assert_eq!((post.status().as_u16(), field(&post, "allow")), (405, "GET, HEAD"));
     }
 }

@@ -51,9 +51,9 @@ fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Waits until one of two descriptors can be read, a signal comes, or the time is over.
-pub(crate) fn wait(first: BorrowedFd<'_>, second: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
-    let mut watched = [PollFd::new(first, PollFlags::POLLIN), PollFd::new(second, PollFlags::POLLIN)];
+/// Waits until one of the descriptors can be read, a signal comes, or the time is over.
+pub(crate) fn wait(watched: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    let mut watched: Vec<_> = watched.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     match poll(&mut watched, timeout.map_or(PollTimeout::NONE, whole_millis)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),

@@ -1,11 +1,16 @@
 //! Processes: fork, wait, kill.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -84,16 +89,94 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Forks a child that becomes another program, with one variable more in its environment and these descriptors, which it
+/// inherits under the same numbers. It begins with the default actions of signals, none of them blocked.
+pub(crate) fn fork_program(
+    program: &Path,
+    args: &[OsString],
+    (variable, value): (&str, &OsStr),
+    inherited: &[RawFd],
+) -> io::Result<i32> {
+    fork_child(|| {
+        let kept = inherited.iter().try_for_each(|&fd| keep_over_exec(fd));
+        let cause = match kept.and_then(|()| super::signal::ignore_in_child()) {
+            Ok(()) => Command::new(program).args(args).env(variable, value).exec(),
+            Err(cause) => cause,
+        };
+        log::error!("cannot run {}: {cause}", program.display());
+        CANNOT_RUN
+    })
+}
+
+/// The exit code of a child that could not become a program, as in sh(1).
+const CANNOT_RUN: i32 = 126;
+
+fn keep_over_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: this is the child's only use of the number, which its parent's owner keeps open.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(())
+}
+
+/// Takes a descriptor that this program was started with; a program that it executes has it no more.
+pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd <= 2 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: fails, and does nothing, where there is no such descriptor.
+    fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: it is open, and nobody here owns it: whoever started this program gave it for this use, once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes a variable out of the environment, so that no program that this one executes has it.
+pub(crate) fn take_variable(name: &str) -> Option<OsString> {
+    let value = std::env::var_os(name)?;
+    // SAFETY: a program that is about to fork workers has a single thread, which nothing else reads the environment beside.
+    unsafe { std::env::remove_var(name) };
+    Some(value)
+}
+
+/// The process that started this one.
+pub(crate) fn parent() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
+/// What a child did that only the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Ended(Ended),
+    /// A signal has stopped it.
+    Stopped,
+    /// It goes on after it was stopped.
+    Continued,
+}
+
+/// The next child that has changed, if one has; never waits.
+pub(crate) fn next_change() -> Option<(i32, Change)> {
+    let all = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
+    loop {
+        match waitpid(None, Some(all)) {
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid.as_raw(), Change::Ended(Ended::Code(code)))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                return Some((pid.as_raw(), Change::Ended(Ended::Signal(signal as i32))));
+            }
+            Ok(WaitStatus::Stopped(pid, _)) => return Some((pid.as_raw(), Change::Stopped)),
+            Ok(WaitStatus::Continued(pid)) => return Some((pid.as_raw(), Change::Continued)),
+            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return None,
+            // A child that is traced is its debugger's business; EINTR: ask again.
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 /// The next child that has ended, if one has; never waits.
 pub(crate) fn reap() -> Option<(i32, Ended)> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => return Some((pid.as_raw(), Ended::Code(code))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid.as_raw(), Ended::Signal(signal as i32))),
-            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return None,
-            // A child that was stopped or traced has not ended; EINTR: ask again.
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(_) => return None,
+        match next_change()? {
+            (pid, Change::Ended(ended)) => return Some((pid, ended)),
+            (_, Change::Stopped | Change::Continued) => {}
         }
     }
 }

@@ -16,8 +16,9 @@ use rustls::server::NoServerSessionStorage;
 
 pub(crate) use credentials::{Credentials, Flaws};
 pub(crate) use session::{Refusal, Session};
+pub(crate) use tickets::Keys;
 pub(crate) use tickets::LIFETIME as TICKET_LIFETIME;
-use tickets::{Keys, Ticketer};
+use tickets::Ticketer;
 pub(crate) use validity::Validity;
 
 /// What the sessions of a listener share: the certificate, its key, and the keys of tickets. Made before the first fork.
@@ -29,9 +30,8 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Sessions with TLS 1.2 and 1.3 that show these credentials.
-    pub fn new(credentials: &Credentials) -> io::Result<Self> {
-        let keys = Keys::new()?;
+    /// Sessions with TLS 1.2 and 1.3 that show these credentials, and can be resumed by whoever shares the keys.
+    pub fn new(credentials: &Credentials, keys: Keys) -> io::Result<Self> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?

@@ -99,7 +99,7 @@ impl Key {
 /// The current key and the one before, in a page that is shared with every process forked from now on. Its first word
 /// counts the writes, and is odd during one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     page: &'static [AtomicU64],
 }
 
@@ -109,6 +109,24 @@ impl Keys {
         let keys = Self { page: sys::shared::words(1 + 2 * KEY_WORDS)? };
         keys.write(&random_words()?, &random_words()?);
         Ok(keys)
+    }
+
+    /// The keys of [`Self::to_bytes`], in a page of their own; none where these are no keys.
+    pub fn from_bytes(bytes: &[u8]) -> io::Result<Option<Self>> {
+        let words = bytes.chunks_exact(size_of::<u64>()).map(|word| word.try_into().map_or(0, u64::from_ne_bytes));
+        let words: Vec<u64> = words.collect();
+        let (Some(current), Some(previous)) = (words.first_chunk(), words.last_chunk()) else { return Ok(None) };
+        if words.len() != 2 * KEY_WORDS {
+            return Ok(None);
+        }
+        let keys = Self { page: sys::shared::words(1 + 2 * KEY_WORDS)? };
+        keys.write(current, previous);
+        Ok(Some(keys))
+    }
+
+    /// Both keys, for another master on this machine.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.page[1..].iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect()
     }
 
     /// A fresh key becomes the current one, and the current one the one before. Only one process may do so.
@@ -182,6 +200,16 @@ mod tests {
         assert_ne!(ticketer.encrypt(b"session").unwrap()[..NAME_BYTES], ticket[..NAME_BYTES]);
         ticketer.keys.rotate().unwrap();
         assert!(ticketer.decrypt(&ticket).is_none());
+    }
+
+    #[test]
+    fn keys_can_be_handed_on() {
+        let ours = ticketer();
+        let ticket = ours.encrypt(b"session").unwrap();
+        let bytes = ours.keys.to_bytes();
+        let theirs = Ticketer::new(Keys::from_bytes(&bytes).unwrap().unwrap());
+        assert_eq!(theirs.decrypt(&ticket).unwrap(), b"session");
+        assert!(Keys::from_bytes(&bytes[1..]).unwrap().is_none() && Keys::from_bytes(b"").unwrap().is_none());
     }
 
     #[test]

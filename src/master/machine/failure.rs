@@ -111,7 +111,8 @@ impl Death {
         match self.life {
             Life::Draining => matches!(self.exit, Exit::Code(0) | Exit::Signal(TERM)),
             Life::CutOff => self.exit == Exit::Code(0),
-            Life::Booting | Life::Overdue | Life::Serving => false,
+            Life::Withdrawn => true,
+            Life::Booting | Life::Overdue | Life::Serving | Life::Hung | Life::Frozen => false,
         }
     }
 
@@ -119,8 +120,9 @@ impl Death {
     pub fn level(&self) -> Level {
         match self.life {
             Life::Draining | Life::CutOff if self.as_asked() => Level::Info,
+            Life::Withdrawn => Level::Info,
             Life::CutOff => Level::Warn,
-            Life::Booting | Life::Overdue | Life::Serving | Life::Draining => Level::Error,
+            Life::Booting | Life::Overdue | Life::Serving | Life::Draining | Life::Hung | Life::Frozen => Level::Error,
         }
     }
 }
@@ -133,6 +135,9 @@ impl fmt::Display for Death {
             Life::Overdue => "was killed, because it was not ready within startTimeout",
             Life::Serving => "died while serving",
             Life::Draining => "died after it was asked to drain",
+            Life::Withdrawn => "was withdrawn before it was ready",
+            Life::Hung => "was killed, because its loop had not come round within requestTimeout",
+            Life::Frozen => "was killed, because a signal had stopped it and it did not go on within requestTimeout",
             Life::CutOff => "was cut off, because it had not left within gracefulTimeout or all are to stop at once",
         };
         write!(f, "{} {how}: {}", self.worker, self.exit)

@@ -1,6 +1,7 @@
 //! What goes into the machine and what comes out of it: plain values, no behaviour.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::failure::{Death, Exit};
@@ -10,7 +11,7 @@ use crate::site::control::{Command, Outcome};
 use crate::worker::Report;
 
 /// What the machine is to keep up, from the configuration.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// How many workers there are to be.
     pub slots: u32,
@@ -26,8 +27,16 @@ pub(crate) struct Plan {
     pub graceful_timeout: Duration,
     /// How long workers go on accepting once a stop began.
     pub accept_window: Duration,
+    /// How long a loop may take to come round, or a worker stand still, where that is limited.
+    pub request_timeout: Option<Duration>,
+    /// How many bytes of memory a worker may have, where that is limited.
+    pub max_memory: Option<u64>,
     /// How often TLS is to be tended, where there is TLS.
     pub tls_period: Option<Duration>,
+    /// Whether another master waits for this one to take over: it does so once all its workers serve, or not at all.
+    pub is_heir: bool,
+    /// Whether the master is process 1, whose end would be that of all others.
+    pub is_init: bool,
     /// Whether the master is in the foreground of a terminal, which sends WINCH whenever it is resized.
     pub on_terminal: bool,
 }
@@ -43,6 +52,8 @@ pub(crate) enum Input {
     Spawned {
         /// The slot of the action.
         slot: u32,
+        /// The generation of the action.
+        generation: u32,
         /// The new process.
         pid: Pid,
     },
@@ -50,6 +61,8 @@ pub(crate) enum Input {
     SpawnFailed {
         /// The slot of the action.
         slot: u32,
+        /// The generation of the action.
+        generation: u32,
         /// Operation and cause, for the log.
         error: String,
     },
@@ -60,7 +73,6 @@ pub(crate) enum Input {
         /// What.
         report: Report,
     },
-    #[allow(dead_code)] // until the control socket sends it
     /// A person asked for something over the control socket; answered by [`Action::Answer`] once it is known what became
     /// of it.
     Command {
@@ -75,10 +87,70 @@ pub(crate) enum Input {
         pid: Pid,
         /// How it ended.
         exit: Exit,
+        /// What it had done.
+        work: Work,
     },
+    /// A signal has stopped a child (SIGSTOP, SIGTSTP).
+    Stopped {
+        /// Its process.
+        pid: Pid,
+    },
+    /// A child that was stopped goes on (SIGCONT).
+    Continued {
+        /// Its process.
+        pid: Pid,
+    },
+    /// The answer to [`Action::Observe`].
+    Observed(Vec<Observed>),
+    /// The answer to [`Action::Prepare`]: workers of this generation can be forked.
+    Prepared {
+        /// Of the action.
+        generation: u32,
+        /// What its configuration says.
+        plan: Plan,
+    },
+    /// The answer to [`Action::Prepare`]: there is something wrong with the configuration, or around it.
+    NotPrepared {
+        /// Of the action.
+        generation: u32,
+        /// All of it.
+        error: String,
+    },
+    /// The answer to [`Action::Upgrade`]: the new master runs, and boots its workers.
+    HeirStarted {
+        /// Its process.
+        pid: Pid,
+    },
+    /// The answer to [`Action::Upgrade`]: there is no new master.
+    HeirNotStarted {
+        /// Operation, object and cause.
+        error: String,
+    },
+    /// The new master has all its workers, and waits for this one to let go.
+    HeirReady,
     /// The instant of `next_deadline()` came. Last in a turn of the loop: after signals, reports and reaping, so that
     /// nobody is killed for being late whose report lies there unread. Too early is harmless.
     Deadline,
+}
+
+/// What a worker has done in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Requests that it answered.
+    pub answered: u64,
+    /// Requests that it had begun and will not answer.
+    pub cut_off: u64,
+}
+
+/// What the scoreboard and the kernel say of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Observed {
+    /// Its process.
+    pub pid: Pid,
+    /// Since when one of its loops has not come round; none where all wait for events.
+    pub turn_since: Option<Duration>,
+    /// How many bytes of memory it has, where that is limited.
+    pub memory: Option<u64>,
 }
 
 /// The signals to the master that the machine has an answer to.
@@ -96,6 +168,12 @@ pub(crate) enum Signal {
     Ttou,
     /// Retire all workers, keep master and listeners.
     Winch,
+    /// Read the configuration again and replace all workers.
+    Hup,
+    /// Open the log files anew.
+    Usr1,
+    /// Let a new master take over.
+    Usr2,
 }
 
 /// What the effects layer is to do, in this order.
@@ -115,12 +193,39 @@ pub(crate) enum Action {
         /// Which signal.
         signal: WorkerSignal,
     },
+    /// Read the configuration again and open what it says, beside what there is; answer with [`Input::Prepared`] or
+    /// [`Input::NotPrepared`].
+    Prepare {
+        /// The number of the generation that would be forked from it.
+        generation: u32,
+    },
+    /// What was prepared is in force. What only the generation before it had is let go of.
+    Commit,
+    /// What was prepared is not to be. What only it had is let go of.
+    Abandon,
+    /// Start a new master with everything that this one listens on; answer with [`Input::HeirStarted`] or
+    /// [`Input::HeirNotStarted`], and, as long as it lives, with [`Input::HeirReady`] when it is.
+    Upgrade {
+        /// Its binary; where none is given, that of this master.
+        program: Option<PathBuf>,
+    },
+    /// Everything is the new master's: let go of it without a trace. Instead of [`Action::BeginStop`].
+    HandOver,
+    /// Tell the master that waits that this one has all its workers, and take over what it lets go of.
+    TakeOver,
+    /// Open the log files anew, here and in all workers; tell whoever asked what became of it.
+    Reopen {
+        /// Of the question, where it was no signal.
+        ticket: Option<u64>,
+    },
+    /// Look at all workers; answer with [`Input::Observed`].
+    Observe,
     /// Let go of what brings new connections: clear `TCP_DEFER_ACCEPT`, unlink the socket file, close the listeners.
-    /// Once, before every [`Action::Exit`].
+    /// Once, before every [`Action::Exit`], unless all was handed over.
     BeginStop,
     /// Change the keys of tickets, and say when the certificate is about to expire, or has.
     TendTls,
-    /// Tell whoever asked what became of it; once for every [`Input::Command`].
+    /// Tell whoever asked what became of it; once for every [`Input::Command`] but [`Command::Reopen`].
     Answer {
         /// Of the question.
         ticket: u64,
@@ -156,6 +261,9 @@ impl fmt::Display for Signal {
             Self::Ttin => "TTIN",
             Self::Ttou => "TTOU",
             Self::Winch => "WINCH",
+            Self::Hup => "HUP",
+            Self::Usr1 => "USR1",
+            Self::Usr2 => "USR2",
         })
     }
 }

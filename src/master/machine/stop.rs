@@ -43,7 +43,14 @@ impl Stop {
         let count = match death.life {
             _ if death.as_asked() => &mut self.report.left,
             Life::CutOff | Life::Overdue if death.exit == Exit::Signal(KILL) => &mut self.report.cut_off,
-            Life::Booting | Life::Overdue | Life::Serving | Life::Draining | Life::CutOff => &mut self.report.died,
+            Life::Booting
+            | Life::Overdue
+            | Life::Serving
+            | Life::Draining
+            | Life::CutOff
+            | Life::Hung
+            | Life::Frozen
+            | Life::Withdrawn => &mut self.report.died,
         };
         *count += 1;
     }
@@ -86,14 +93,14 @@ impl Machine {
     /// Ends a start that leads nowhere.
     pub(super) fn give_up(&mut self, now: Duration, why: StartFailed, actions: &mut Vec<Action>) {
         actions.push(Action::Say(Notice::StartFailed { why, last: self.last_failure.take() }));
-        self.begin(now, Pace::AtOnce { code: 3 }, actions);
+        self.begin(now, Pace::AtOnce { code: 3 }, Action::BeginStop, actions);
     }
 
     /// Ends the program once nobody is left, or nobody who can be ended.
     pub(super) fn conclude(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let Phase::Stopping(stop) = &mut self.phase else { return };
         let mut stuck = 0;
-        for slot in self.children.slots() {
+        for slot in self.children.all() {
             match &slot.place {
                 Place::Vacant => {}
                 Place::Occupied(Child { state: State::Stuck { .. }, .. }) => stuck += 1,
@@ -102,8 +109,13 @@ impl Machine {
         }
         stop.report.stuck = stuck;
         stop.report.took = now.saturating_sub(stop.began);
+        stop.report.done = self.done;
         actions.extend(self.volume.sum_up().map(Action::Say));
-        actions.push(Action::Say(Notice::Stopped(stop.report)));
+        let notice = Notice::Stopped(stop.report);
+        let outcome = Ok(notice.to_string());
+        let tickets = self.stop_tickets.drain(..);
+        actions.extend(tickets.map(|ticket| Action::Answer { ticket, outcome: outcome.clone() }));
+        actions.push(Action::Say(notice));
         actions.push(Action::Exit { code: stop.code() });
         self.phase = Phase::Gone;
     }
@@ -115,19 +127,30 @@ impl Machine {
         actions.push(Action::Say(Notice::Stopping { signal, workers, within }));
         let pace =
             Pace::Graceful { drain_deadline: now.saturating_add(within), interrupts: u32::from(signal == Signal::Int) };
-        self.begin(now, pace, actions);
+        self.begin(now, pace, Action::BeginStop, actions);
     }
 
-    fn begin(&mut self, now: Duration, pace: Pace, actions: &mut Vec<Action>) {
+    /// Everything is another master's: all workers leave.
+    pub(super) fn leave_to_heir(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let pace = Pace::Graceful { drain_deadline: self.drain_deadline(now), interrupts: 0 };
+        self.begin(now, pace, Action::HandOver, actions);
+    }
+
+    /// `let_go` is said first.
+    fn begin(&mut self, now: Duration, pace: Pace, let_go: Action, actions: &mut Vec<Action>) {
         let stop = Stop { pace, began: now, report: Closing::default() };
-        actions.push(Action::BeginStop);
-        self.tend_deadline = None;
-        self.children.slots_mut().for_each(|slot| slot.wanted = false);
+        self.disappoint(actions);
+        actions.push(let_go);
+        (self.tend_deadline, self.observe_deadline) = (None, None);
+        self.children.all_mut().for_each(|slot| slot.wanted = false);
         self.children.living_mut().for_each(|child| stop.dismiss(now, child, actions));
         self.phase = Phase::Stopping(stop);
     }
 
-    fn hurry(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    pub(super) fn hurry(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Stopping(Stop { pace: Pace::Graceful { .. }, .. })) {
+            return;
+        }
         actions.push(Action::Say(Notice::StoppingAtOnce { workers: self.workers() }));
         self.children.living_mut().for_each(|child| kill(child, Life::CutOff, now, actions));
         if let Phase::Stopping(stop) = &mut self.phase {

@@ -16,7 +16,11 @@ fn pool(slots: u32) -> Plan {
         start_timeout: ms(60_000),
         graceful_timeout: ms(10_000),
         accept_window: ms(200),
+        request_timeout: None,
+        max_memory: None,
         tls_period: None,
+        is_heir: false,
+        is_init: false,
         on_terminal: false,
     }
 }
@@ -67,11 +71,11 @@ impl History {
     }
 
     fn spawned(&mut self, slot: u32, pid: Pid) -> &mut Self {
-        self.input(Input::Spawned { slot, pid })
+        self.input(Input::Spawned { slot, generation: 1, pid })
     }
 
     fn spawn_failed(&mut self, slot: u32) -> &mut Self {
-        self.input(Input::SpawnFailed { slot, error: "fork: out of memory".to_owned() })
+        self.input(Input::SpawnFailed { slot, generation: 1, error: "fork: out of memory".to_owned() })
     }
 
     fn ready(&mut self, pid: Pid) -> &mut Self {
@@ -79,11 +83,11 @@ impl History {
     }
 
     fn exits(&mut self, pid: Pid, code: i32) -> &mut Self {
-        self.input(Input::Exited { pid, exit: Exit::Code(code) })
+        self.input(Input::Exited { pid, exit: Exit::Code(code), work: Work::default() })
     }
 
     fn killed(&mut self, pid: Pid, signal: i32) -> &mut Self {
-        self.input(Input::Exited { pid, exit: Exit::Signal(signal) })
+        self.input(Input::Exited { pid, exit: Exit::Signal(signal), work: Work::default() })
     }
 
     /// Lets time pass up to the deadline, which must be this one.
@@ -116,14 +120,25 @@ fn brief(action: &Action) -> String {
         Action::Signal { pid, signal } => format!("{signal:?} {pid}"),
         Action::BeginStop => "BeginStop".into(),
         Action::TendTls => "TendTls".into(),
+        Action::Prepare { generation } => format!("Prepare {generation}"),
+        Action::Commit => "Commit".into(),
+        Action::Abandon => "Abandon".into(),
+        Action::Upgrade { .. } => "Upgrade".into(),
+        Action::HandOver => "HandOver".into(),
+        Action::TakeOver => "TakeOver".into(),
+        Action::Reopen { .. } => "Reopen".into(),
+        Action::Observe => "Observe".into(),
         Action::Answer { outcome, .. } => format!("Answer {}", outcome.is_ok()),
         Action::Explain(death) => format!("{:?} {}", death.life, death.worker.pid),
-        Action::Say(notice) => {
-            let debug = format!("{notice:?}");
-            debug.split([' ', '(']).next().unwrap_or_default().to_owned()
-        }
+        Action::Say(Notice::Turnover(turnover)) => first_word(turnover),
+        Action::Say(Notice::Care(care)) => first_word(care),
+        Action::Say(notice) => first_word(notice),
         Action::Exit { code } => format!("Exit {code}"),
     }
+}
+
+fn first_word(notice: &impl std::fmt::Debug) -> String {
+    format!("{notice:?}").split([' ', '(']).next().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -300,7 +315,7 @@ fn what_is_not_done_in_time_is_cut_off() {
     history.at(2000).exits(101, 0).at(3000).killed(102, 11).expect(["Draining 101", "Draining 102"]);
     history.deadline(1000 + 200 + 10_000).expect(["Kill 100"]);
     history.at(11_201).killed(100, 9);
-    let report = Closing { left: 1, died: 1, cut_off: 1, stuck: 0, took: ms(10_201) };
+    let report = Closing { left: 1, died: 1, cut_off: 1, stuck: 0, took: ms(10_201), ..Closing::default() };
     assert_eq!(history.actions[1], Action::Say(Notice::Stopped(report)));
     history.expect(["CutOff 100", "Stopped", "Exit 0"]);
 }

@@ -112,6 +112,10 @@ impl World {
             graceful_timeout: ms(random.below(20_000)),
             accept_window: ms(200 + random.below(2000)),
             tls_period: random.one_in(2).then(|| ms(1000 + random.below(30_000))),
+            request_timeout: None,
+            max_memory: None,
+            is_heir: false,
+            is_init: false,
             on_terminal: random.one_in(4),
         };
         Self {
@@ -150,7 +154,9 @@ impl World {
             8 if self.impatient => self.later(soon, Event::Input(Input::Signal(Int))),
             9 if self.impatient => self.later(soon, Event::Input(Input::Signal(Quit))),
             10..=13 if self.stop_asked => self.later(soon, Event::Input(Input::Signal(Int))),
-            14 => self.later(soon, Event::Input(Input::Exited { pid: 9999, exit: Exit::Code(0) })),
+            14 => {
+                self.later(soon, Event::Input(Input::Exited { pid: 9999, exit: Exit::Code(0), work: Work::default() }))
+            }
             15 => self.later(soon, Event::Input(Input::Reported { pid: 9999, report: Report::Ready })),
             16 => self.later(soon, Event::Input(Input::Deadline)),
             17 if self.random.one_in(3) => self.leap(),
@@ -238,7 +244,7 @@ impl World {
                     return;
                 };
                 self.live.remove(&pid);
-                self.input(Input::Exited { pid, exit });
+                self.input(Input::Exited { pid, exit, work: Work::default() });
             }
         }
     }
@@ -252,7 +258,7 @@ impl World {
     fn answer(&mut self, slot: u32) {
         self.open.retain(|open| *open != slot);
         if !self.calm && self.random.below(20) < self.cruelty {
-            return self.input(Input::SpawnFailed { slot, error: "fork: no more processes".to_owned() });
+            return self.input(Input::SpawnFailed { slot, generation: 1, error: "fork: no more processes".to_owned() });
         }
         self.serial += 1;
         let serial = self.serial;
@@ -270,7 +276,7 @@ impl World {
             }
             _ => self.later(soon, Event::Boot(serial)),
         }
-        self.input(Input::Spawned { slot, pid });
+        self.input(Input::Spawned { slot, generation: 1, pid });
     }
 
     fn input(&mut self, input: Input) {
@@ -300,7 +306,7 @@ impl World {
     fn fork(&mut self, slot: u32) {
         if !self.calm && self.random.one_in(5) {
             let soon = self.random.below(200);
-            return self.later(soon, Event::Input(Input::Spawned { slot, pid: 0 }));
+            return self.later(soon, Event::Input(Input::Spawned { slot, generation: 1, pid: 0 }));
         }
         self.answer(slot);
     }
@@ -318,7 +324,15 @@ impl World {
                 self.began_stop = true;
             }
             Action::TendTls => self.tend(),
-            Action::Answer { .. } => {}
+            Action::Answer { .. }
+            | Action::Prepare { .. }
+            | Action::Commit
+            | Action::Abandon
+            | Action::Upgrade { .. }
+            | Action::HandOver
+            | Action::TakeOver
+            | Action::Reopen { .. }
+            | Action::Observe => {}
             Action::Explain(death) => {
                 if death.as_asked() {
                     self.lines_allowed += 2; // this line, and the worker that may come after it
@@ -384,6 +398,10 @@ impl World {
             | Notice::Stopping { .. }
             | Notice::AlreadyStopping { .. }
             | Notice::InterruptAgain
+            | Notice::Asked { .. }
+            | Notice::NotNow { .. }
+            | Notice::Turnover(_)
+            | Notice::Care(_)
             | Notice::StoppingAtOnce { .. } => {}
         }
         self.log();

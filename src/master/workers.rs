@@ -1,0 +1,116 @@
+//! The master's list of the workers that live, with their records on the scoreboard, and what can be said of one that has
+//! died. Decides nothing; forks and signals nobody.
+
+use std::fmt;
+
+use super::machine::{Death, Exit, Observed, Work};
+use crate::board::{Record, Retirement};
+
+/// A process that was forked to serve, and not buried yet.
+pub(super) struct Worker {
+    pid: i32,
+    generation: u32,
+    /// Of each of its loops.
+    records: Vec<Record>,
+    /// Nobody accepts from some of its listeners when it has left.
+    last_at_listener: bool,
+    dead: bool,
+}
+
+impl Worker {
+    pub fn new(pid: i32, generation: u32, records: Vec<Record>) -> Self {
+        Self { pid, generation, records, last_at_listener: false, dead: false }
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Workers(Vec<Worker>);
+
+impl Workers {
+    pub fn add(&mut self, worker: Worker) {
+        self.0.push(worker);
+    }
+
+    /// Its records stay as they are until it is buried.
+    pub fn mark_dead(&mut self, pid: i32) -> Work {
+        let mut work = Work::default();
+        for worker in self.0.iter_mut().filter(|worker| worker.pid == pid && !worker.dead) {
+            worker.dead = true;
+            for record in &worker.records {
+                record.mark_dead();
+                work.answered += record.served();
+                work.cut_off += record.running();
+            }
+        }
+        work
+    }
+
+    /// Gives the records of the dead back.
+    pub fn bury(&mut self) {
+        self.0.iter().filter(|worker| worker.dead).flat_map(|worker| &worker.records).for_each(Record::release);
+        self.0.retain(|worker| !worker.dead);
+    }
+
+    /// Says how it is to leave, before it is told to.
+    pub fn retire(&self, pid: i32, retirement: Retirement) {
+        self.living(pid).into_iter().flat_map(|worker| &worker.records).for_each(|record| record.retire(retirement));
+    }
+
+    /// Notes of the workers of some generations whether all their listeners are others' too.
+    pub fn note_listeners(&mut self, within: bool, of: impl Fn(u32) -> bool) {
+        self.0.iter_mut().filter(|worker| of(worker.generation)).for_each(|worker| worker.last_at_listener = !within);
+    }
+
+    pub fn is_last_at_listener(&self, pid: i32) -> bool {
+        self.living(pid).is_some_and(|worker| worker.last_at_listener)
+    }
+
+    /// How they are.
+    pub fn observe(&self, with_memory: bool) -> Vec<Observed> {
+        let living = self.0.iter().filter(|worker| !worker.dead);
+        let observe = |worker: &Worker| Observed {
+            pid: worker.pid,
+            turn_since: worker.records.iter().filter_map(Record::turn_since).min(),
+            memory: None.filter(|_: &u64| with_memory),
+        };
+        living.map(observe).collect()
+    }
+
+    /// Logs a death, its reason if the worker could say it, and what it was doing.
+    pub fn explain(&self, death: &Death) {
+        let dead = self.0.iter().find(|worker| worker.dead && worker.pid == death.worker.pid);
+        let records = dead.map_or(&[][..], |worker| &worker.records);
+        log::log!(death.level(), "{death}{}", Circumstances { death, records });
+    }
+
+    fn living(&self, pid: i32) -> Option<&Worker> {
+        self.0.iter().find(|worker| worker.pid == pid && !worker.dead)
+    }
+}
+
+/// What the scoreboard tells of a dead worker.
+struct Circumstances<'a> {
+    death: &'a Death,
+    /// Of each of its loops.
+    records: &'a [Record],
+}
+
+impl fmt::Display for Circumstances<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { death, records } = self;
+        if death.as_asked() {
+            return write!(f, "; it answered {} requests", records.iter().map(Record::served).sum::<u64>());
+        }
+        if let (Exit::Code(_), Some(words)) = (death.exit, records.iter().find_map(Record::reason)) {
+            write!(f, "; its reason: {words}")?;
+        }
+        let running = records.iter().map(Record::running).sum::<u64>();
+        let at_work = records.iter().filter(|record| record.running() > 0);
+        match (at_work.chain(*records).find_map(Record::last_request), running) {
+            (None, _) => Ok(()),
+            (Some(request), 0) => write!(f, "; its last request, which it had answered: {request}"),
+            (Some(request), running) => write!(f, "; {running} requests were cut off, the last of them: {request}"),
+        }
+    }
+}
