@@ -64,7 +64,8 @@ pub(super) struct Effects {
     /// The master's.
     pid: i32,
     board: Board,
-    /// Where workers hand over connections to each other; open here, so that it outlives each of them.
+    /// Where workers hand over connections to each other; open here, so that it outlives each of them. Nothing where it was
+    /// passed on.
     handover: Option<Ends>,
     reporter: Reporter,
     /// Where workers report that they are ready: the read end and the write end.
@@ -81,7 +82,7 @@ pub(super) struct Effects {
 impl Effects {
     pub fn new(setup: Setup, signals: Signals) -> io::Result<Self> {
         let board = Board::new(setup.max_slots(), setup.layout.loops)?;
-        let handover = setup.layout.scalable.then(Ends::open).transpose()?;
+        let handover = Some(Ends::open()?);
         let descriptors = sys::limits::raise_descriptors().unwrap_or_else(|cause| {
             log::warn!("cannot raise the limit of open files: {cause}");
             u64::MAX
@@ -233,6 +234,8 @@ impl Effects {
             listeners: std::mem::take(&mut self.setup.listeners),
             entrance: self.setup.entrance.clone(),
             handover: self.handover.take(),
+            shares_requests: self.setup.layout.scalable,
+            health_path: config.supervisor.health_path.as_deref(),
             settings: self.settings,
             runner: self.setup.layout.runner,
             factory: &*self.setup.factory,
@@ -255,6 +258,9 @@ impl Effects {
                 // Its siblings go on accepting, unless the whole server stops and has no listeners any more.
                 if !self.setup.listeners.is_empty() {
                     self.board.of(pid).for_each(|record| record.retire(Retirement::ToOthers));
+                    if self.board.stayers() == 0 {
+                        self.board.of(pid).for_each(|record| record.retire(Retirement::Alone));
+                    }
                 }
                 Signal::SIGTERM
             }
