@@ -58,8 +58,9 @@ pub(super) struct Effects {
     pid: i32,
     board: Board,
     workers: Workers,
-    /// Where workers hand over connections to each other; open here, so that it outlives each of them.
-    handover: Ends,
+    /// Where workers hand over connections to each other; open here, so that it outlives each of them. Nothing where it was
+    /// passed on.
+    handover: Option<Ends>,
     reporter: Reporter,
     /// Where workers report: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
@@ -97,7 +98,7 @@ impl Effects {
             pid: process::pid(),
             board: Board::new(RECORDS)?,
             workers: Workers::default(),
-            handover,
+            handover: Some(handover),
             reporter: Reporter::default(),
             reports: pipe::pipe()?,
             liveness,
@@ -198,7 +199,7 @@ impl Effects {
         self.liveness_writer = None;
         // A queue that it held would have clients wait for nobody.
         self.blueprint.listeners.clear();
-        self.coming = None;
+        (self.coming, self.handover, self.heir, self.predecessor) = (None, None, None, None);
         let settings = self.blueprint.settings(self.descriptors);
         reporter::run(std::mem::take(&mut self.blueprint.status_listeners), settings, self.board, self.pid)
     }
@@ -281,19 +282,14 @@ impl Effects {
         let settings = self.blueprint.settings(self.descriptors);
         let accept_window = self.blueprint.accept_window();
         let (blueprint, config) = (&self.blueprint, &self.blueprint.config);
-        let handover = match self.handover.try_clone() {
-            Ok(ends) => ends,
-            Err(cause) => {
-                ::log::error!("worker={worker}: cannot start: {cause}");
-                return CANNOT_START;
-            }
-        };
         log::error::switch(blueprint.error_log.clone(), *config.log.level);
         worker::run(Start {
             identity: Identity { worker, generation, pid: process::pid() },
             listeners: blueprint.listeners.clone(),
             entrance: blueprint.entrance.clone(),
-            handover: Some(handover),
+            handover: self.handover.take(),
+            shares_requests: blueprint.layout.scalable,
+            health_path: config.supervisor.health_path.as_deref(),
             settings,
             runner: blueprint.layout.runner,
             factory: &*blueprint.factory,
@@ -381,10 +377,13 @@ impl Effects {
             program: program.unwrap_or_else(|| self.invocation.program.clone()),
             args: self.invocation.args.clone(),
         };
+        let Some(handover) = &self.handover else {
+            return Input::HeirNotStarted { error: "this is no master".to_owned() };
+        };
         let will = Will {
             listeners: &self.blueprint.listeners,
             status_listeners: &self.blueprint.status_listeners,
-            handover: &self.handover,
+            handover,
             keys: self.blueprint.keys,
         };
         match will.execute(&invocation) {

@@ -91,6 +91,7 @@ fn serve(listeners: Vec<Arc<Listener>>, settings: Settings, board: Board, master
         listeners,
         entrance: Entrance::default(),
         handover: None,
+        shares_requests: false,
         runner: Runner::start(config::Runner::Pool(1), &handler)?,
         handler,
         access: AccessLog::new(off, AccessFormat::Combined, identity, None),

@@ -90,7 +90,7 @@ impl Loop {
     }
 
     /// At the limit the connection that has been idle longest can go.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.table.len() < self.max_connections || self.longest_idle().is_some()
     }
 

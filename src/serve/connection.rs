@@ -77,6 +77,11 @@ impl Connection {
         files.map(AsRawFd::as_raw_fd).chain([self.socket.as_raw_fd()])
     }
 
+    /// Whether any other loop could go on with it as it is: it is idle, and all that is known of it can be told.
+    pub fn is_portable(&self) -> bool {
+        self.flight.is_none() && !self.lingering && !self.awaits_introduction && !self.is_tls()
+    }
+
     /// Has the loop hear no more of it, though it is not closed: another process has it too.
     pub fn unwatch(&mut self, registry: &Registry) {
         if std::mem::replace(&mut self.watched, Watched::Nothing) != Watched::Nothing {

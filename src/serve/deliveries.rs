@@ -7,6 +7,7 @@ use super::Loop;
 use super::connection::Phase;
 use super::drive::Drive;
 use super::executor::Executor;
+use super::handover::Handover;
 use crate::site::{Delivery, ExchangeKey, Outbox};
 
 impl Loop {
@@ -50,12 +51,14 @@ impl Loop {
 
     /// Forks for requests that wait for a process of their own.
     pub(super) fn start_processes(&mut self) {
-        let Self { env, table, listeners, poll, .. } = self;
+        let Self { env, table, listeners, handover, poll, .. } = self;
         if let Executor::Processes(processes) = &mut env.executor {
             processes.start(|| {
                 let connections = table.iter().flat_map(|(_, connection)| connection.descriptors());
                 let listeners = listeners.iter().map(|listener| listener.as_fd().as_raw_fd());
-                connections.chain(listeners).chain([poll.as_raw_fd()]).chain(env.access.descriptors()).collect()
+                let handover = handover.iter().flat_map(Handover::descriptors);
+                let others = [poll.as_raw_fd()].into_iter().chain(env.access.descriptors());
+                connections.chain(listeners).chain(handover).chain(others).collect()
             });
         }
     }

@@ -14,10 +14,10 @@ pub(super) const STUCK_AFTER: Duration = Duration::from_millis(8);
 /// How long a worker above the mean stays away before it looks again. All may be away at the same time, each
 /// waiting for the others to catch up, so this bounds how long a connection waits for that: with 10 ms, 10,000
 /// clients took 9 s to be let in by two workers.
-const RETURN_AFTER: Duration = Duration::from_millis(1);
+pub(super) const RETURN_AFTER: Duration = Duration::from_millis(1);
 
 /// How long a worker that could not get a descriptor or memory for a connection stays away.
-const STARVED_FOR: Duration = Duration::from_millis(100);
+pub(super) const STARVED_FOR: Duration = Duration::from_millis(100);
 
 /// How often it says so.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -99,7 +99,7 @@ impl Gate {
 
 /// Whether `own` is above the mean plus one and a thirty-second of it: the more connections there are, the less it
 /// matters where one more goes, and the less often workers stay away.
-fn is_above(own: u64, mean: Mean) -> bool {
+pub(super) fn is_above(own: u64, mean: Mean) -> bool {
     32 * own * mean.loops > 33 * mean.connections + 32 * mean.loops
 }
 

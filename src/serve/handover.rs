@@ -1,20 +1,25 @@
-//! Connections that siblings hand over to each other: a request that waits behind a busy handler goes, with its
-//! connection and all that was read of it, to a worker whose handler is free.
+//! Connections that loops hand over to each other: a request that waits behind a busy handler goes, with its connection
+//! and all that was read of it, to a sibling whose handler is free; and what is idle at a worker that leaves goes to those
+//! who go on.
 //!
-//! All workers of a pool share one socket for that, as they share the listener: whoever is free takes what comes, and
-//! what nobody can take yet waits in the kernel for the first who can, also when its sender or its receiver dies.
+//! All workers share one pair of sockets for that, as they share the listener: whoever is free takes what comes, and what
+//! nobody can take yet waits in the kernel for the first who can, also when its sender or its receiver dies. There are two
+//! queues. Requests wait for a handler that is free. Idle connections wait for nobody: a loop whose handlers are busy takes
+//! them too, for only a loop sees what their clients ask next, and can answer it at once or hand it on.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Connection, Phase};
 use super::executor::Executor;
 use super::gate::STUCK_AFTER;
+use super::idle::Idle;
+use super::parcel::{self, DESCRIPTORS, Head, Stage};
 use super::transport::Transport;
-use super::{HANDOVER, Loop};
-use crate::h1;
-use crate::site::{Client, Exchange, Trailers};
+use super::{HANDOVER, IDLE_HANDOVER, Loop};
+use crate::site::{Exchange, Trailers};
 use crate::sys;
 use crate::sys::message::{self, Patience};
 
@@ -30,13 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// there were one queue, and moving costs little beside handlers that take so long.
 const BATCH: u64 = 8;
 
-/// A longer message has its bytes in a file in memory.
-const INLINE_BYTES: usize = 60 << 10;
-
-/// What a message brings at most: a connection, and a file with its bytes.
-const DESCRIPTORS: usize = 2;
-
-/// The socket's two ends: where connections are put, and where they are taken out.
+/// The two ends of the pair. Requests go in at `put` and come out at `take`; idle connections go the other way.
 pub(crate) struct Ends {
     pub put: OwnedFd,
     pub take: OwnedFd,
@@ -48,18 +47,36 @@ impl Ends {
         Ok(Self { put, take })
     }
 
-    /// The same, for another loop.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { put: self.put.try_clone()?, take: self.take.try_clone()? })
+    fn way_in(&self, queue: Queue) -> &OwnedFd {
+        match queue {
+            Queue::Requests => &self.put,
+            Queue::Idle => &self.take,
+        }
     }
+
+    fn way_out(&self, queue: Queue) -> &OwnedFd {
+        match queue {
+            Queue::Requests => &self.take,
+            Queue::Idle => &self.put,
+        }
+    }
+}
+
+/// What is waiting to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    Requests,
+    Idle,
 }
 
 /// A loop's side of it.
 pub(super) struct Handover {
-    ends: Ends,
-    /// The loop is told of what siblings hand over.
+    ends: Arc<Ends>,
+    /// Requests are handed over, too: there are siblings who have handlers of their own.
+    shares_requests: bool,
+    /// The loop is told of requests that siblings hand over.
     listens: bool,
-    /// There may be something to take.
+    /// There may be a request to take.
     has_some: bool,
     /// Since when the handlers are all at work, and none has finished.
     busy_since: Option<Duration>,
@@ -69,17 +86,39 @@ pub(super) struct Handover {
     quick: bool,
     /// When to see to the requests that wait.
     look_deadline: Option<Duration>,
+    /// Idle connections.
+    pub idle: Idle,
     /// They give their room to what the next message brings, which would be lost without.
     spare: Vec<OwnedFd>,
 }
 
 impl Handover {
-    pub fn new(ends: Ends) -> Self {
-        let (listens, has_some, sated, quick) = (false, false, false, true);
-        Self { ends, listens, has_some, busy_since: None, sated, quick, look_deadline: None, spare: Vec::new() }
+    pub fn new(ends: Arc<Ends>, shares_requests: bool) -> Self {
+        Self {
+            ends,
+            shares_requests,
+            listens: false,
+            has_some: false,
+            busy_since: None,
+            sated: false,
+            quick: true,
+            look_deadline: None,
+            idle: Idle::default(),
+            spare: Vec::new(),
+        }
     }
 
-    /// The kernel says that there is something to take.
+    /// All that it has open.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.spare.iter().chain([&self.ends.put, &self.ends.take]).map(AsRawFd::as_raw_fd)
+    }
+
+    /// Puts an idle connection where others take it.
+    pub fn put_idle(&self, connection: &Connection) -> io::Result<()> {
+        parcel::put_idle(self.ends.way_in(Queue::Idle), connection)
+    }
+
+    /// The kernel says that there is a request to take.
     pub fn has_some(&mut self) {
         self.has_some = true;
     }
@@ -104,7 +143,7 @@ impl Handover {
     /// When to come round although nothing has happened.
     pub fn next_deadline(&self) -> Option<Duration> {
         let until_stuck = self.busy_since.filter(|_| self.listens).map(|since| since + PATIENCE);
-        self.look_deadline.into_iter().chain(until_stuck).min()
+        [self.look_deadline, self.idle.next_deadline(), until_stuck].into_iter().flatten().min()
     }
 
     /// Whether a loop whose handlers are `busy` would take more.
@@ -126,31 +165,43 @@ impl Handover {
 impl Loop {
     /// Joins those who take what is handed over, or leaves.
     pub(super) fn move_handover(&mut self) -> io::Result<()> {
-        let busy = self.env.executor.is_busy();
+        let (busy, now) = (self.env.executor.is_busy(), self.env.now);
         let Some(handover) = &mut self.handover else { return Ok(()) };
-        let may = !self.gate.full && !self.gate.closed;
-        let wanted = may && handover.is_willing(busy, self.env.now) && handover.has_spare();
-        match (handover.listens, wanted) {
-            (false, true) => sys::epoll::add_exclusive(&self.poll, handover.ends.take.as_fd(), HANDOVER)?,
-            (true, false) => sys::epoll::remove(&self.poll, handover.ends.take.as_fd())?,
-            (true, true) | (false, false) => {}
-        }
-        handover.listens = wanted;
-        Ok(())
+        let (may, has_spare) = (!self.gate.full && !self.gate.closed, handover.has_spare());
+        let requests = may && handover.shares_requests && handover.is_willing(busy, now) && has_spare;
+        let idle = handover.idle.is_willing(may, has_spare, now);
+        let Handover { ends, listens, idle: Idle { listens: listens_idle, .. }, .. } = handover;
+        let poll = &self.poll;
+        let move_to = |listens: &mut bool, wanted: bool, queue: Queue, token| {
+            let way_out = ends.way_out(queue).as_fd();
+            match (std::mem::replace(listens, wanted), wanted) {
+                (false, true) => sys::epoll::add_exclusive(poll, way_out, token),
+                (true, false) => sys::epoll::remove(poll, way_out),
+                (true, true) | (false, false) => Ok(()),
+            }
+        };
+        move_to(listens, requests, Queue::Requests, HANDOVER)?;
+        move_to(listens_idle, idle, Queue::Idle, IDLE_HANDOVER)
     }
 
-    /// Takes what siblings have handed over, until the handlers are at work; then hands over what waits too long.
+    /// Takes what others have handed over: idle connections, and requests until the handlers are at work; then hands over
+    /// what waits too long, and what is idle where this worker leaves.
     pub(super) fn hand_over(&mut self) {
+        let Some(handover) = &mut self.handover else { return };
+        if std::mem::take(&mut handover.idle.has_some) {
+            self.take_idle();
+        }
         let Some(handover) = &mut self.handover else { return };
         if std::mem::take(&mut handover.has_some) {
             self.take_until_busy();
         }
         self.give();
+        self.give_idle();
     }
 
     /// What has waited longest is taken up before clients of this worker ask more: their next requests come in a moment.
     pub(super) fn handler_finished(&mut self) {
-        let Some(handover) = &mut self.handover else { return };
+        let Some(handover) = self.handover.as_mut().filter(|handover| handover.shares_requests) else { return };
         handover.has_progressed(self.env.now);
         if self.board.has_some_to_take() && !self.env.executor.is_busy() && !self.gate.full && !self.gate.closed {
             self.take_until_busy();
@@ -160,7 +211,7 @@ impl Loop {
     /// Takes at least one.
     fn take_until_busy(&mut self) {
         let room = |serving: &Self| serving.table.len() < serving.max_connections;
-        while self.take_one() && !self.env.executor.is_busy() && room(self) {}
+        while self.take_one(Queue::Requests) && !self.env.executor.is_busy() && room(self) {}
         if let Some(handover) = &mut self.handover {
             handover.sated = true;
         }
@@ -168,29 +219,27 @@ impl Loop {
 
     /// Takes all that is left: this worker is the last, or one of them.
     pub(super) fn take_all(&mut self) {
-        while self.take_one() {}
+        while self.take_one(Queue::Requests) {}
+        self.take_all_idle();
     }
 
     /// Whether there was something to take.
-    fn take_one(&mut self) -> bool {
+    pub(super) fn take_one(&mut self, queue: Queue) -> bool {
         let Some(handover) = &mut self.handover else { return false };
         if !handover.has_spare() {
             return false;
         }
         handover.spare.clear();
-        let (n, descriptors) = match message::receive(&handover.ends.take, &mut self.env.buffer, Patience::DoNotWait) {
+        let received = message::receive(handover.ends.way_out(queue), &mut self.env.buffer, Patience::DoNotWait);
+        self.note_received(queue, &received);
+        let (n, descriptors) = match received {
             Ok((n @ 1.., descriptors)) => (n, descriptors),
             Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
-                log::error!("no descriptor was left for a connection that a sibling handed over; it is lost");
-                self.board.note_taken();
+                log::error!("no descriptor was left for a connection that another loop handed over; it is lost");
                 return true;
             }
-            Ok(_) | Err(_) => {
-                self.board.note_none_left();
-                return false;
-            }
+            Ok(_) | Err(_) => return false,
         };
-        self.board.note_taken();
         let mut descriptors = descriptors.into_iter();
         if let (Some(socket), Some((head, bytes))) = (descriptors.next(), Head::read(&self.env.buffer[..n])) {
             let bytes = match descriptors.next() {
@@ -208,7 +257,20 @@ impl Loop {
         true
     }
 
-    /// A connection of a sibling is this worker's from now on.
+    /// Siblings want to know whether requests wait.
+    fn note_received<T>(&self, queue: Queue, received: &io::Result<(usize, T)>) {
+        let there_was_one = match received {
+            Ok((n, _)) => *n > 0,
+            Err(cause) => cause.kind() == io::ErrorKind::InvalidData,
+        };
+        match (queue, there_was_one) {
+            (Queue::Requests, true) => self.board.note_taken(),
+            (Queue::Requests, false) => self.board.note_none_left(),
+            (Queue::Idle, _) => {}
+        }
+    }
+
+    /// A connection of another loop is this one's from now on.
     fn adopt(&mut self, socket: OwnedFd, head: Head, bytes: Vec<u8>) {
         // A client that has left meanwhile is nobody to answer to.
         if sys::socket::peer(socket.as_fd()).is_err() {
@@ -216,11 +278,13 @@ impl Loop {
         }
         let mut connection = Connection::new(socket, Transport::Plain, head.client);
         connection.is_stranger = head.is_stranger;
-        let mut flight = self.env.take_flight();
-        flight.input = bytes;
-        flight.began_elsewhere = Some(head.began);
-        connection.kept = true;
-        connection.flight = Some(flight);
+        connection.kept = head.stage != Stage::Fresh;
+        if let Stage::Asked(began) = head.stage {
+            let mut flight = self.env.take_flight();
+            flight.input = bytes;
+            flight.began_elsewhere = Some(began);
+            connection.flight = Some(flight);
+        }
         let index = self.admit(connection);
         self.drive(index);
     }
@@ -244,9 +308,9 @@ impl Loop {
 
     fn next_look(&self) -> Option<Duration> {
         let Executor::Pool(pool) = &self.env.executor else { return None };
+        let handover = self.handover.as_ref().filter(|handover| handover.shares_requests)?;
         let soonest = pool.waiting_since()? + PATIENCE;
-        let look_deadline = self.handover.as_ref().and_then(|handover| handover.look_deadline);
-        Some(look_deadline.map_or(soonest, |at| at.max(soonest)))
+        Some(handover.look_deadline.map_or(soonest, |at| at.max(soonest)))
     }
 
     /// While the whole server stops, everybody keeps what he has; and so does the last one.
@@ -260,7 +324,10 @@ impl Loop {
         let before = self.env.now.saturating_sub(PATIENCE);
         let Some((exchange, since)) = pool.withdraw(before, |exchange| self.can_go(exchange)) else { return false };
         let index = exchange.key().index;
-        let sent = self.table.get(index).map(|connection| put(&handover.ends.put, connection, &exchange));
+        let sent = self
+            .table
+            .get(index)
+            .map(|connection| parcel::put_request(handover.ends.way_in(Queue::Requests), connection, &exchange));
         if !matches!(sent, Some(Ok(()))) {
             // There is no room, or no memory, for it now.
             pool.put_back(exchange, since);
@@ -269,11 +336,16 @@ impl Loop {
         self.board.note_put();
         exchange.release();
         self.record.abandon_request();
+        self.let_go(index);
+        true
+    }
+
+    /// A connection is somebody else's, too, and here it is closed.
+    pub(super) fn let_go(&mut self, index: usize) {
         if let Some(connection) = self.table.get_mut(index) {
             connection.unwatch(self.poll.registry());
         }
         self.close(index);
-        true
     }
 
     /// Whether a request can go elsewhere: its connection waits for nothing but the answer and has no TLS session, which
@@ -291,60 +363,6 @@ impl Loop {
     }
 }
 
-/// Puts a connection, with its request and what came after, where siblings take it.
-fn put(socket: &OwnedFd, connection: &Connection, exchange: &Exchange) -> io::Result<()> {
-    let missing = || io::Error::from(io::ErrorKind::NotFound);
-    let flight = connection.flight.as_deref().ok_or_else(missing)?;
-    let underway = flight.underway.as_ref().ok_or_else(missing)?;
-    let request = exchange.request();
-    let body = request.body().in_memory().ok_or_else(missing)?;
-    let Connection { client, is_stranger, .. } = *connection;
-    let mut message = Head { began: underway.started, client, is_stranger }.write();
-    let head_bytes = message.len();
-    h1::encode_request(&mut message, request.method(), &underway.target, request.version(), request.headers(), body);
-    message.extend_from_slice(&flight.input);
-    let connection = connection.socket.as_raw_fd();
-    if message.len() <= INLINE_BYTES {
-        return message::send(socket, &message, &[connection], Patience::DoNotWait);
-    }
-    let (head, bytes) = message.split_at(head_bytes);
-    let file = sys::shared::file_with(bytes)?;
-    message::send(socket, head, &[connection, file.as_raw_fd()], Patience::DoNotWait)
-}
-
-/// What a message begins with: what its receiver can find out neither from the bytes behind it nor from the socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
-    /// When the request's head was complete.
-    began: Duration,
-    client: Client,
-    is_stranger: bool,
-}
-
-impl Head {
-    /// As a line.
-    fn write(&self) -> Vec<u8> {
-        let client = self.client.address().map_or_else(|| UNIX.to_owned(), |address| address.to_string());
-        format!("{} {client} {}\n", self.began.as_nanos(), self.is_stranger).into_bytes()
-    }
-
-    /// And what is behind it.
-    fn read(message: &[u8]) -> Option<(Self, &[u8])> {
-        let (line, behind) = message.split_at(message.iter().position(|&byte| byte == b'\n')?);
-        let mut words = std::str::from_utf8(line).ok()?.split(' ');
-        let began = Duration::from_nanos(words.next()?.parse().ok()?);
-        let client = match words.next()? {
-            UNIX => Client::Unix,
-            address => Client::Ip(address.parse().ok()?),
-        };
-        let is_stranger = words.next()?.parse().ok()?;
-        Some((Self { began, client, is_stranger }, &behind[1..]))
-    }
-}
-
-/// A client without an address.
-const UNIX: &str = "unix";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,23 +370,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn handover() -> Handover {
-        Handover::new(Ends::open().unwrap())
-    }
-
-    #[test]
-    fn who_asks_and_since_when_goes_with_a_connection() {
-        let address = |text: &str| Client::Ip(text.parse().unwrap());
-        for client in [Client::Unix, address("203.0.113.7:0"), address("[::ffff:1.2.3.4]:5"), address("[fe80::1%3]:80")]
-        {
-            for is_stranger in [false, true] {
-                let head = Head { began: 5 * MS, client, is_stranger };
-                let message = [&head.write()[..], b"GET /\n\n"].concat();
-                assert_eq!(Head::read(&message), Some((head, &b"GET /\n\n"[..])));
-            }
-        }
-        for wrong in ["", "1 unix false", "1 unix\n", "1 nobody false\n", "x unix false\n"] {
-            assert_eq!(Head::read(wrong.as_bytes()), None, "{wrong}");
-        }
+        Handover::new(Arc::new(Ends::open().unwrap()), true)
     }
 
     #[test]

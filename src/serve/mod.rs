@@ -11,7 +11,10 @@ mod executor;
 mod forwarded;
 mod gate;
 mod handover;
+mod idle;
 mod introduction;
+mod leaving;
+mod parcel;
 mod send;
 mod stored;
 mod timers;
@@ -19,7 +22,7 @@ mod transport;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +35,7 @@ use crate::config;
 use crate::h1;
 use crate::listen::{Entrance, Listener};
 use crate::log::access::AccessLog;
-use crate::site::{Delivery, Handler, Outbox, guard};
+use crate::site::{Client, Delivery, Handler, Outbox, guard};
 use connection::{Connection, Flight};
 use drive::{Drive, Outcome};
 use env::Env;
@@ -41,10 +44,8 @@ use executor::{Executor, Site};
 use gate::Gate;
 pub(crate) use handover::Ends;
 use handover::Handover;
-use timers::{Timeouts, Timer, Timers};
-
-/// How long a kept connection must be quiet before a draining worker closes it.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+use timers::{Timeouts, Timers};
+use transport::Transport;
 
 /// How soon to look again where no event says when: at a queue that a draining worker could not empty in one turn, and
 /// for the free sibling that a busy worker leaves the listener to.
@@ -52,12 +53,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const EVENTS_PER_TURN: usize = 256;
 
-/// Tokens above all connections: whatever the owner watches, the waker, what siblings hand over, and the listeners from
-/// there down; below them, the sockets of processes that answer requests.
+/// Tokens above all connections: whatever the owner watches, the waker, what others hand over, and the listeners from there
+/// down; below them, the sockets of processes that answer requests.
 const WATCHED: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 const HANDOVER: Token = Token(usize::MAX - 2);
-const FIRST_LISTENER: usize = usize::MAX - 3;
+const IDLE_HANDOVER: Token = Token(usize::MAX - 3);
+const FIRST_LISTENER: usize = usize::MAX - 4;
 const LAST_LISTENER: usize = FIRST_LISTENER - 1000;
 const FIRST_PROCESS: usize = usize::MAX / 2;
 
@@ -98,8 +100,10 @@ pub(crate) enum Turn {
 pub(crate) struct Parts {
     pub listeners: Vec<Arc<Listener>>,
     pub entrance: Entrance,
-    /// Where siblings hand over connections, if there are siblings.
-    pub handover: Option<Ends>,
+    /// Where connections are handed over, if anywhere.
+    pub handover: Option<Arc<Ends>>,
+    /// Requests that wait are handed over, too.
+    pub shares_requests: bool,
     pub handler: Arc<dyn Handler>,
     pub runner: Runner,
     pub access: AccessLog,
@@ -134,7 +138,7 @@ pub(crate) struct Loop {
 
 impl Loop {
     pub fn new(settings: &Settings, parts: Parts) -> io::Result<Self> {
-        let Parts { listeners, entrance, handover, handler, runner, access, board, record } = parts;
+        let Parts { listeners, entrance, handover, shares_requests, handler, runner, access, board, record } = parts;
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let wake = move || {
@@ -150,7 +154,7 @@ impl Loop {
             events: Events::with_capacity(EVENTS_PER_TURN),
             listeners,
             gate: Gate::default(),
-            handover: handover.map(Handover::new),
+            handover: handover.map(|ends| Handover::new(ends, shares_requests)),
             acceptable: false,
             table: Slab::new(),
             timers: Timers::new(timeouts(settings)),
@@ -168,6 +172,17 @@ impl Loop {
     /// Has [`Turn::Watched`] returned when `fd` can be read.
     pub fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), WATCHED, Interest::READABLE)
+    }
+
+    /// Whether it is to accept, and to take what others hand over: from the start, unless it is told otherwise.
+    pub fn set_open(&mut self, open: bool) {
+        self.gate.closed = !open;
+    }
+
+    /// Serves a connection that was made within this process, as if it came from a listener without TLS.
+    pub fn serve(&mut self, socket: OwnedFd) {
+        let index = self.admit(Connection::new(socket, Transport::Plain, Client::Unix));
+        self.drive(index);
     }
 
     /// Waits for something to happen, and sees to it.
@@ -194,38 +209,9 @@ impl Loop {
         })
     }
 
-    /// Begins to drain: accepts for `window` more and then until the queue is empty, or, where that is zero, no
-    /// more; answers what is asked with `Connection: close`, and is finished when the last connection is gone.
-    ///
-    /// After `patience`, if any is given, it is finished whatever is still under way. Said again, it can only make
-    /// it sooner.
-    pub fn drain(&mut self, window: Duration, patience: Option<Duration>) {
-        let now = self.env.now;
-        self.drain_deadline = self.drain_deadline.or(patience.map(|patience| now + patience));
-        if self.accept_until.is_some_and(|at| at <= now + window) {
-            return;
-        }
-        self.accept_until = Some(now + window);
-        self.env.draining = true;
-        self.timers.timeouts.drain_timeout = if window.is_zero() { DRAIN_TIMEOUT } else { window };
-        for (index, connection) in &self.table {
-            if connection.flight.is_none() && !connection.lingering {
-                self.timers.set(index, Timer::Drain, now);
-            }
-        }
-        if window.is_zero() {
-            self.close_listeners();
-        }
-    }
-
     /// Writes what is left to be written of the log, and tells what was lost: this is the end.
     pub fn close_log(&mut self) {
         self.env.access.flush(Duration::MAX);
-    }
-
-    fn is_finished(&self) -> bool {
-        let drained = self.listeners.is_empty() && self.accept_until.is_some() && self.table.is_empty();
-        drained || self.drain_deadline.is_some_and(|at| at <= self.env.now)
     }
 
     fn wait(&mut self) -> io::Result<()> {
@@ -266,6 +252,7 @@ impl Loop {
                 WATCHED => watched = true,
                 WAKER => {}
                 HANDOVER => self.handover.iter_mut().for_each(Handover::has_some),
+                IDLE_HANDOVER => self.handover.iter_mut().for_each(|handover| handover.idle.has_some = true),
                 Token(LAST_LISTENER..=FIRST_LISTENER) => self.acceptable = true,
                 token @ Token(FIRST_PROCESS..) => self.env.executor.readable(token),
                 Token(index) => {
@@ -382,7 +369,7 @@ const fn timeouts(settings: &Settings) -> Timeouts {
         body_timeout: settings.body_timeout,
         write_timeout: settings.write_timeout,
         keep_alive_timeout: settings.keep_alive_timeout,
-        drain_timeout: DRAIN_TIMEOUT,
+        drain_timeout: leaving::QUIET_TIMEOUT,
         linger_timeout: endings::LINGER_TIMEOUT,
     }
 }

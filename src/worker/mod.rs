@@ -2,6 +2,7 @@
 //! its master only that it lives.
 
 mod beside;
+mod health;
 mod report;
 
 use std::error::Error;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::board::{Board, Identity, Record};
+use crate::board::{Board, Identity, Record, Retirement};
 use crate::config::{self, AccessFormat};
 use crate::listen::{Entrance, Listener};
 use crate::log;
@@ -32,8 +33,10 @@ pub(crate) struct Start<'a> {
     pub identity: Identity,
     pub listeners: Vec<Arc<Listener>>,
     pub entrance: Entrance,
-    /// Where siblings hand over connections, if there are siblings.
+    /// Where workers hand over connections to each other.
     pub handover: Option<Ends>,
+    /// Requests that wait are handed over, too: siblings have handlers of their own.
+    pub shares_requests: bool,
     pub settings: Settings,
     /// What is to run requests.
     pub runner: config::Runner,
@@ -51,6 +54,8 @@ pub(crate) struct Start<'a> {
     pub access_format: AccessFormat,
     /// The access log has host names.
     pub reverse_dns: bool,
+    /// What it must answer before it is ready, if anything.
+    pub health_path: Option<&'a str>,
     /// How long it goes on accepting when the server stops.
     pub accept_window: Duration,
     /// How long it may take to drain when there is no master to cut it off.
@@ -102,19 +107,27 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     if matches!(runner, Runner::Processes(_)) {
         stay_alone()?;
     }
-    let mut make = |record, handover| {
+    let (handover, shares_requests) = (start.handover.map(Arc::new), start.shares_requests);
+    let mut make = |record| {
         let access = AccessLog::new(start.access_log.clone(), start.access_format, identity, resolvers.pop());
         let (listeners, handler, runner) = (start.listeners.clone(), Arc::clone(&site), runner.clone());
-        let entrance = start.entrance.clone();
-        let parts = Parts { listeners, entrance, handover, handler, runner, access, board: start.board, record };
+        let (entrance, handover, board) = (start.entrance.clone(), handover.clone(), start.board);
+        let parts = Parts { listeners, entrance, handover, shares_requests, handler, runner, access, board, record };
         Loop::new(&start.settings, parts).map_err(|why| format!("cannot start the loop: {why}"))
     };
-    let beside = start.records.iter().map(|&of| make(of, None).map(|serving| (serving, of)));
+    let beside = start.records.iter().map(|&of| make(of).map(|serving| (serving, of)));
     let beside = beside.collect::<Result<Vec<_>, _>>()?;
-    let mut serving = make(record, start.handover)?;
+    let mut serving = make(record)?;
     let watched = serving.watch(signals.as_fd()).and_then(|()| serving.watch(liveness.as_fd()));
     watched.map_err(|why| format!("cannot watch for signals: {why}"))?;
     drop(start.listeners);
+    if let Some(path) = start.health_path {
+        let healthy = health::check(&mut serving, path, |serving| must_leave(serving, signals) || is_over(liveness));
+        if !matches!(healthy, Ok(true)) {
+            serving.close_log();
+            return healthy.map(drop);
+        }
+    }
     process::die_with_parent(None).map_err(|why| format!("cannot outlive the master: {why}"))?;
     let beside = Beside::start(beside, identity.pid)?;
     record.open(identity.pid);
@@ -126,18 +139,12 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
             // The others must still hear of it when the master is gone.
             Ok(Turn::Finished) => thread::sleep(LOOK_AGAIN),
             Ok(Turn::Watched) => {
-                let taken = signals.take();
-                if taken.contains(&Signal::SIGCHLD) {
-                    serving.reap();
-                }
-                if taken.into_iter().any(asks_to_drain) {
-                    // A stop may reach this worker before it reaches the master, as it does from a service manager that
-                    // signals every process; only a retired worker leaves the queue to its siblings.
-                    let window = if record.is_retired() { Duration::ZERO } else { start.accept_window };
+                if must_leave(&mut serving, signals) {
+                    let window = accept_window(record.retirement(), start.accept_window);
                     beside.drain(window, None);
                     serving.drain(window, None);
                 }
-                if pipe::read(liveness, &mut [0]) == Read::End {
+                if is_over(liveness) {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     beside.drain(Duration::ZERO, Some(start.graceful_timeout));
                     serving.drain(Duration::ZERO, Some(start.graceful_timeout));
@@ -159,6 +166,29 @@ fn stay_alone() -> Result<(), String> {
             "the site has started threads ({threads} in all), and with forking=1 none may run; say threading or \
              processPool, or start threads where requests are handled"
         )),
+    }
+}
+
+/// Takes the signals that have come. Whether one asks this worker to leave.
+fn must_leave(serving: &mut Loop, signals: &Signals) -> bool {
+    let taken = signals.take();
+    if taken.contains(&Signal::SIGCHLD) {
+        serving.reap();
+    }
+    taken.into_iter().any(asks_to_drain)
+}
+
+/// Whether the master is gone.
+fn is_over(liveness: &OwnedFd) -> bool {
+    pipe::read(liveness, &mut [0]) == Read::End
+}
+
+/// How long a worker goes on accepting that is to leave. A stop may reach it before it reaches the master, as it does from a
+/// service manager that signals every process; only a retired worker leaves the queues to others.
+const fn accept_window(retirement: Option<Retirement>, longest: Duration) -> Duration {
+    match retirement {
+        None | Some(Retirement::LastAtListener) => longest,
+        Some(Retirement::ToOthers | Retirement::Alone) => Duration::ZERO,
     }
 }
 
