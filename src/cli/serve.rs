@@ -76,7 +76,10 @@ fn serve(settled: Settled, factory: Box<Factory>) -> CliExit {
 
 /// Opens the logs and the listening sockets.
 fn prepare(settled: Settled, factory: Box<Factory>) -> Result<Setup, String> {
-    let Settled { config, notes, credentials } = settled;
+    let Settled { config, notes, credentials, account } = settled;
+    if let Some(permissions) = *config.supervisor.umask {
+        sys::process::set_umask(permissions);
+    }
     let error_log = Sink::open(&config.log.error_log).map_err(|why| format!("errorLog: {why}"))?;
     let access_log = Sink::open(&config.log.access_log).map_err(|why| format!("accessLog: {why}"))?;
     log::error::set_identity(format_args!("master pid={}", sys::process::pid()));
@@ -98,7 +101,7 @@ fn prepare(settled: Settled, factory: Box<Factory>) -> Result<Setup, String> {
     }
     let [listeners, status_listeners] =
         [listeners, status_listeners].map(|listeners| listeners.into_iter().map(Arc::new).collect());
-    Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log })
+    Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log, account })
 }
 
 fn entrance(config: &Config, credentials: Option<&Credentials>) -> Result<Entrance, String> {

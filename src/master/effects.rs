@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use super::links::Links;
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
 use super::reporter::{self, Reporter};
 use crate::board::{Board, Identity, Pool, Record, Retirement};
@@ -17,7 +18,9 @@ use crate::listen::{Entrance, Listener};
 use crate::log::sink::Sink;
 use crate::serve::{Ends, Settings, other_descriptors};
 use crate::sys;
+use crate::sys::message;
 use crate::sys::pipe::{self, Read};
+use crate::sys::privileges::Account;
 use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
 use crate::worker::{self, Factory, REPORT_BYTES, Report, Start};
@@ -39,6 +42,8 @@ pub(crate) struct Setup {
     pub status_listeners: Vec<Arc<Listener>>,
     pub factory: Box<Factory>,
     pub access_log: Sink,
+    /// Whose the workers and the reporter are, unless they stay what the master is.
+    pub account: Option<Account>,
 }
 
 /// Workers accept at least so long once a stop began, to empty the queue of the listener.
@@ -69,10 +74,7 @@ pub(super) struct Effects {
     reporter: Reporter,
     /// Where workers report that they are ready: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
-    /// Ends, for the workers that read it, when the master is gone: nothing is ever written.
-    liveness: OwnedFd,
-    /// The write end of `liveness`, which only the master holds.
-    liveness_writer: Option<OwnedFd>,
+    links: Links,
     /// How many requests dead workers had answered, and how many they had not.
     served: u64,
     cut_off: u64,
@@ -88,8 +90,7 @@ impl Effects {
         });
         let settings = settings(&setup.config, &setup.layout, descriptors);
         let reports = pipe::pipe()?;
-        let (liveness, liveness_writer) = pipe::pipe()?;
-        let liveness_writer = Some(liveness_writer);
+        let links = Links::default();
         let pid = process::pid();
         let (reporter, served, cut_off) = (Reporter::default(), 0, 0);
         Ok(Self {
@@ -101,8 +102,7 @@ impl Effects {
             handover,
             reporter,
             reports,
-            liveness,
-            liveness_writer,
+            links,
             served,
             cut_off,
         })
@@ -168,10 +168,14 @@ impl Effects {
 
     /// In the child.
     fn run_reporter(&mut self) -> i32 {
-        self.liveness_writer = None;
+        self.links.clear();
         self.handover = None;
         // A queue that it held would have clients wait for nobody.
         self.setup.listeners.clear();
+        if let Err(cause) = self.become_account() {
+            log::error!("the reporter cannot become its user: {cause}");
+            return CANNOT_START;
+        }
         reporter::run(std::mem::take(&mut self.setup.status_listeners), self.settings, self.board, self.pid)
     }
 
@@ -207,22 +211,42 @@ impl Effects {
             self.served += record.served();
             self.cut_off += record.running();
         }
+        self.links.remove(pid);
+    }
+
+    /// Has the master and all workers write to new log files. Returns what came of it, for a person.
+    pub fn reopen_logs(&self) -> Result<String, String> {
+        self.links.reopen_logs(&self.setup.access_log)
     }
 
     fn spawn(&mut self, slot: u32, generation: u32) -> Input {
         self.board.records(slot, generation).for_each(|record| record.clear());
-        match process::fork_child(|| self.run_worker(slot, generation)) {
+        match self.fork_worker(slot, generation) {
             Ok(pid) => Input::Spawned { slot, pid },
             Err(cause) => Input::SpawnFailed { slot, error: format!("fork: {cause}") },
         }
     }
 
+    fn fork_worker(&mut self, slot: u32, generation: u32) -> io::Result<i32> {
+        let (near, far) = message::pair()?;
+        let mut near = Some(near);
+        let pid = process::fork_child(|| {
+            near = None;
+            self.run_worker(slot, generation, &far)
+        })?;
+        if let Some(near) = near {
+            self.links.add(pid, near);
+        }
+        Ok(pid)
+    }
+
     /// In the child, which has a copy of everything the master has.
-    fn run_worker(&mut self, worker: u32, generation: u32) -> i32 {
-        self.liveness_writer = None;
+    fn run_worker(&mut self, worker: u32, generation: u32, link: &OwnedFd) -> i32 {
+        self.links.clear();
         self.setup.status_listeners.clear();
-        // Until it serves, and watches the master's liveness by itself.
-        let alive = process::die_with_parent(Some(self.pid));
+        // Another user's process has forgotten to die with its parent, so in this order; until it serves, and watches the
+        // link by itself.
+        let alive = self.become_account().and_then(|()| process::die_with_parent(Some(self.pid)));
         if let Err(cause) = alive.and_then(|()| self.signals.separate_in_child()) {
             log::error!("worker={worker}: cannot start: {cause}");
             return CANNOT_START;
@@ -237,7 +261,7 @@ impl Effects {
             runner: self.setup.layout.runner,
             factory: &*self.setup.factory,
             signals: &self.signals,
-            liveness: &self.liveness,
+            link,
             reports: &self.reports.1,
             board: self.board,
             records: self.board.records(worker, generation).collect(),
@@ -247,6 +271,11 @@ impl Effects {
             accept_window: self.setup.accept_window(),
             graceful_timeout: *config.supervisor.graceful_timeout,
         })
+    }
+
+    /// In a child: its privileges end here.
+    fn become_account(&self) -> io::Result<()> {
+        self.setup.account.as_ref().map_or(Ok(()), Account::assume)
     }
 
     fn send(&self, pid: i32, signal: WorkerSignal) {

@@ -3,6 +3,7 @@
 
 mod children;
 mod effects;
+mod links;
 mod machine;
 mod reporter;
 
@@ -64,7 +65,12 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
             }
         }
         effects.wait(machine.next_deadline())?;
-        inputs.extend(effects.signals().into_iter().filter_map(signal));
+        for received in effects.signals() {
+            match received {
+                Received::SIGUSR1 => reopen_logs(&effects),
+                _ => inputs.extend(signal(received)),
+            }
+        }
         inputs.extend(effects.reports().into_iter().map(|(pid, report)| Input::Reported { pid, report }));
         while let Some((pid, ended)) = sys::process::reap() {
             if !effects.was_reporter(pid, ended) {
@@ -75,6 +81,13 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
         if machine.next_deadline().is_some_and(|deadline| deadline <= sys::clock::monotonic()) {
             inputs.push_back(Input::Deadline);
         }
+    }
+}
+
+fn reopen_logs(effects: &Effects) {
+    match effects.reopen_logs() {
+        Ok(said) => log::info!("{said}"),
+        Err(wrong) => log::error!("{wrong}"),
     }
 }
 
@@ -102,9 +115,9 @@ fn signal(received: Received) -> Option<Input> {
         Received::SIGTTIN => Signal::Ttin,
         Received::SIGTTOU => Signal::Ttou,
         Received::SIGWINCH => Signal::Winch,
-        Received::SIGHUP | Received::SIGUSR1 | Received::SIGUSR2 => {
+        Received::SIGHUP | Received::SIGUSR2 => {
             let name = received.as_str().trim_start_matches("SIG");
-            log::warn!("{name} ignored: this version cannot reload, reopen logs or upgrade; stop and start it instead");
+            log::warn!("{name} ignored: this version cannot reload or upgrade; stop and start it instead");
             return None;
         }
         _ => return None,

@@ -2,6 +2,7 @@
 //! its master only that it lives.
 
 mod beside;
+pub(crate) mod logs;
 mod report;
 
 use std::error::Error;
@@ -18,7 +19,7 @@ use crate::log::access::{AccessLog, Resolver};
 use crate::log::sink::Sink;
 use crate::serve::{Ends, Loop, Parts, Runner, Settings, Turn};
 use crate::site::Handler;
-use crate::sys::pipe::{self, Read};
+use crate::sys::pipe;
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use beside::Beside;
@@ -40,8 +41,8 @@ pub(crate) struct Start<'a> {
     pub factory: &'a Factory,
     /// Signals to this process.
     pub signals: &'a Signals,
-    /// Ends when the master does.
-    pub liveness: &'a OwnedFd,
+    /// What the master says; ends when the master does.
+    pub link: &'a OwnedFd,
     /// Takes the reports of this worker.
     pub reports: &'a OwnedFd,
     pub board: Board,
@@ -91,7 +92,7 @@ pub(crate) fn run(mut start: Start<'_>) -> i32 {
 }
 
 fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
-    let Start { identity, signals, liveness, .. } = start;
+    let Start { identity, signals, link, .. } = start;
     // Before there can be threads: it is forked.
     let with_names = start.reverse_dns && !start.access_log.is_off();
     let mut resolvers = if with_names { Resolver::start(1 + start.records.len()) } else { Vec::new() };
@@ -112,7 +113,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let beside = start.records.iter().map(|&of| make(of, None).map(|serving| (serving, of)));
     let beside = beside.collect::<Result<Vec<_>, _>>()?;
     let mut serving = make(record, start.handover)?;
-    let watched = serving.watch(signals.as_fd()).and_then(|()| serving.watch(liveness.as_fd()));
+    let watched = serving.watch(signals.as_fd()).and_then(|()| serving.watch(link.as_fd()));
     watched.map_err(|why| format!("cannot watch for signals: {why}"))?;
     drop(start.listeners);
     process::die_with_parent(None).map_err(|why| format!("cannot outlive the master: {why}"))?;
@@ -137,7 +138,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
                     beside.drain(window, None);
                     serving.drain(window, None);
                 }
-                if pipe::read(liveness, &mut [0]) == Read::End {
+                if !logs::receive(link, &start.access_log) {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     beside.drain(Duration::ZERO, Some(start.graceful_timeout));
                     serving.drain(Duration::ZERO, Some(start.graceful_timeout));
