@@ -148,7 +148,11 @@ fn hup_usr1_and_usr2_end_neither_master_nor_workers() {
         for &pid in &before {
             server.signal(pid, signal);
         }
-        server.wait_for_log(&format!("{} ignored", signal.as_str().trim_start_matches("SIG")));
+        server.wait_for_log(match signal {
+            Signal::SIGUSR1 => "the log files were reopened",
+            Signal::SIGHUP => "HUP ignored",
+            _ => "USR2 ignored",
+        });
     }
     for &pid in &before {
         server.signal(pid, Signal::SIGINT);

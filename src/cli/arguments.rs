@@ -10,6 +10,7 @@ use super::CliExit;
 use super::surroundings::{self, Purpose, Surroundings};
 use crate::config::{Config, ENVIRONMENT_PREFIX, File, Mistake, Origin, Row, SECTIONS, Sources, Wrong, options};
 use crate::listen::tls::Credentials;
+use crate::sys::privileges::Account;
 
 /// The whole command line.
 pub(super) fn command() -> Command {
@@ -114,6 +115,8 @@ pub(super) struct Settled {
     pub(super) notes: Vec<String>,
     /// Where TLS is wanted.
     pub(super) credentials: Option<Credentials>,
+    /// Whose the workers are to be, where that is said.
+    pub(super) account: Option<Account>,
 }
 
 /// The configuration and what is worth knowing about it, or every mistake in it and around it.
@@ -122,13 +125,14 @@ pub(super) fn settle(matches: &ArgMatches, purpose: Purpose) -> Result<Settled, 
     let sources = read_sources(matches, &mut mistakes);
     let (understood, found) = Config::understand(&sources);
     mistakes.extend(found);
-    let around =
+    let mut around =
         understood.as_ref().map_or_else(Surroundings::default, |config| surroundings::examine(config, purpose));
-    mistakes.extend(around.mistakes);
+    mistakes.append(&mut around.mistakes);
     mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
     match understood {
         Some(config) if mistakes.is_empty() => {
-            Ok(Settled { config, notes: around.notes, credentials: around.credentials })
+            let Surroundings { notes, credentials, account, .. } = around;
+            Ok(Settled { config, notes, credentials, account })
         }
         Some(_) | None => Err(refuse(&mistakes)),
     }

@@ -17,7 +17,7 @@ pub(super) fn run(matches: &ArgMatches) -> CliExit {
     }
 }
 
-fn report(Settled { config, notes, credentials }: &Settled) -> String {
+fn report(Settled { config, notes, credentials, .. }: &Settled) -> String {
     let mut text = format!("{}\n", summary(config));
     if let Some(credentials) = credentials {
         // Writing to a String cannot fail.

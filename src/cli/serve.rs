@@ -143,7 +143,10 @@ impl Present {
 }
 
 fn draw(settled: Settled, site: &Site, present: &Present) -> Result<Blueprint, String> {
-    let Settled { config, notes, credentials } = settled;
+    let Settled { config, notes, credentials, account } = settled;
+    if let Some(permissions) = *config.supervisor.umask {
+        sys::process::set_umask(permissions);
+    }
     let error_log = Sink::open(&config.log.error_log).map_err(|why| format!("errorLog: {why}"))?;
     let access_log = Sink::open(&config.log.access_log).map_err(|why| format!("accessLog: {why}"))?;
     let (place, status_place) = (address(&config), status_address(&config));
@@ -170,7 +173,18 @@ fn draw(settled: Settled, site: &Site, present: &Present) -> Result<Blueprint, S
         ::log::info!("status on {listener}/healthz and /readyz");
     }
     let factory = factory(site, &config);
-    Ok(Blueprint { config, layout, listeners, entrance, keys, status_listeners, factory, error_log, access_log })
+    Ok(Blueprint {
+        config,
+        layout,
+        listeners,
+        entrance,
+        keys,
+        status_listeners,
+        factory,
+        account,
+        error_log,
+        access_log,
+    })
 }
 
 /// The listeners of an address; those that are there, where it is the same as before.

@@ -2,12 +2,13 @@
 //!
 //! Looks, and does not bind what `serve` will: a server may be running. Mistakes are what `serve` would fail on; notes are what it survives.
 
+mod account;
 mod tls;
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process;
 
@@ -16,6 +17,7 @@ use crate::config::{Config, LogTarget, Mistake, Mode, Origin, Runner, Setting, S
 use crate::listen::tls::Credentials;
 use crate::serve::other_descriptors;
 use crate::sys;
+use crate::sys::privileges::{self, Account};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(super) struct Surroundings {
     pub(super) notes: Vec<String>,
     /// Where TLS is wanted, and both files are good.
     pub(super) credentials: Option<Credentials>,
+    /// Whose the workers are to be, where that is said.
+    pub(super) account: Option<Account>,
 }
 
 /// Who asks.
@@ -39,7 +43,8 @@ pub(super) enum Purpose {
 
 /// Looks at everything that `config` names.
 pub(super) fn examine(config: &Config, purpose: Purpose) -> Surroundings {
-    let mut found = Surroundings { mistakes: mistakes(config), notes: notes(config), credentials: None };
+    let mut found = Surroundings { mistakes: mistakes(config), notes: notes(config), ..Surroundings::default() };
+    account::examine(config, &mut found);
     tls::examine(config, purpose, &mut found);
     found
 }
@@ -178,7 +183,7 @@ fn notes(config: &Config) -> Vec<String> {
         small_queue(config, somaxconn()),
         capped_queue(config, somaxconn()),
         few_descriptors(config, sys::limits::most_descriptors().ok()),
-        few_processes(config, sys::limits::processes_of_user().ok().filter(|_| !is_root())),
+        few_processes(config, sys::limits::processes_of_user().ok().filter(|_| !account::is_unlimited(config))),
         unused_host(config),
         unused_status_host(config),
         public_status(config),
@@ -242,13 +247,9 @@ impl Privileges {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Self {
             first_free_port: read_number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024),
-            may_bind_any: may_bind(&status).unwrap_or_else(is_root),
+            may_bind_any: may_bind(&status).unwrap_or_else(privileges::is_root),
         }
     }
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
 /// capabilities(7): the effective set has `CAP_NET_BIND_SERVICE`.

@@ -7,11 +7,11 @@ use std::any::Any;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::panic::{self, Location, PanicHookInfo};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::SystemTime;
 
-use ::log::{Level, LevelFilter, Record, SetLoggerError};
+use ::log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 use env_logger::{Builder, Logger, Target};
 
 use super::sink::Sink;
@@ -26,20 +26,68 @@ static IDENTITY: Mutex<(String, i32)> = Mutex::new((String::new(), 0));
 /// What this process has said lately, where that is limited.
 static VOLUME: Mutex<Option<Volume>> = Mutex::new(None);
 
+/// What writes the lines, unless the application has a logger of its own. It is only changed where there is one thread.
+static RUNNING: RwLock<Option<Running>> = RwLock::new(None);
+
+struct Running {
+    logger: Logger,
+    /// The one of the logger.
+    sink: Sink,
+}
+
 /// Sends all `log` records of this process and of those it forks to `sink`, down to `level`; the environment variable
 /// `RUST_LOG` may refine that (`regrow::h1=debug`).
 ///
 /// Fails when the application has set a logger of its own, which then stays.
 pub(crate) fn init(sink: Sink, level: LevelFilter) -> Result<(), SetLoggerError> {
-    let logger = logger(sink, level, std::env::var("RUST_LOG").ok().as_deref());
-    let max_level = logger.filter();
-    ::log::set_boxed_logger(Box::new(logger))?;
-    ::log::set_max_level(max_level);
+    ::log::set_logger(&Front)?;
+    run(sink, level);
     Ok(())
 }
 
-/// Stub.
-pub(crate) fn switch(_sink: Sink, _level: LevelFilter) {}
+/// Sends them elsewhere from now on, in this process and in those that it forks later. Does nothing where the application
+/// has a logger of its own.
+pub(crate) fn switch(sink: Sink, level: LevelFilter) {
+    if self::sink().is_some() {
+        run(sink, level);
+    }
+}
+
+/// Where the records go now; none where the application has a logger of its own.
+pub(crate) fn sink() -> Option<Sink> {
+    let running = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
+    running.as_ref().map(|running| running.sink.clone())
+}
+
+fn run(sink: Sink, level: LevelFilter) {
+    let logger = logger(sink.clone(), level, std::env::var("RUST_LOG").ok().as_deref());
+    ::log::set_max_level(logger.filter());
+    *RUNNING.write().unwrap_or_else(PoisonError::into_inner) = Some(Running { logger, sink });
+}
+
+/// What `log` knows of, for it takes a logger only once.
+struct Front;
+
+impl Front {
+    fn ask<T: Default>(ask: impl FnOnce(&Logger) -> T) -> T {
+        let running = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().map(|running| ask(&running.logger)).unwrap_or_default()
+    }
+}
+
+impl Log for Front {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        Self::ask(|logger| logger.enabled(metadata))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        Self::ask(|logger| logger.log(record));
+    }
+
+    fn flush(&self) {
+        Self::ask(Log::flush);
+    }
+}
 
 /// Says which process this is, from now on: `master pid=42`. A worker does so right after the fork. One that lives for a
 /// single request does not: its lines say whose child it is (`worker=0 gen=1 pid=42 child=43`).

@@ -5,7 +5,8 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
@@ -44,6 +45,36 @@ impl Sink {
 
     fn new(target: LogTarget, output: Option<Output>) -> Self {
         Self { target, output: output.map(Arc::new), torn: false, lost: 0, last_failure: None }
+    }
+
+    /// Opens a file anew, for the old one may have been renamed, and all that share this log in this process write to the
+    /// new one at once. Where that fails, they go on with the old one. Nothing is done where the log is no file.
+    pub fn reopen(&self) -> Result<(), OpenError> {
+        match &self.target {
+            LogTarget::File(path) => log_fd::open_for_append(path)
+                .and_then(|file| self.replace(file.into()))
+                .map_err(|cause| OpenError { target: self.target.clone(), cause }),
+            LogTarget::Stdout | LogTarget::Stderr | LogTarget::Off => Ok(()),
+        }
+    }
+
+    /// Where the log is a file, what another process needs to [take its place](Self::replace).
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        let is_file = matches!(self.target, LogTarget::File(_));
+        self.output.as_ref().filter(|_| is_file).map(|output| output.file().as_fd())
+    }
+
+    /// All that share this log in this process write to `from` from now on. Nothing is done where the log is off.
+    ///
+    /// # Errors
+    /// `InvalidInput` where a file would become a pipe, or the like: they are written in other ways.
+    pub fn replace(&self, from: OwnedFd) -> io::Result<()> {
+        let Some(output) = &self.output else { return Ok(()) };
+        let new = Output::of(from.into())?;
+        if mem::discriminant(&new) != mem::discriminant(&**output) {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is not of the same kind as before"));
+        }
+        log_fd::put_in_place(new.file(), output.file())
     }
 
     /// True when nothing is to be logged, so that lines need not be formatted.
@@ -144,6 +175,11 @@ impl Output {
         })
     }
 
+    fn file(&self) -> &File {
+        let (Self::Regular(file) | Self::Socket(file) | Self::Stream(file)) = self;
+        file
+    }
+
     /// A descriptor of our own that the program was started with.
     fn inherited(fd: impl AsFd) -> io::Result<Self> {
         Ok(match Self::of(fd.as_fd().try_clone_to_owned()?.into())? {
@@ -197,6 +233,7 @@ impl fmt::Display for OpenError {
         let remedy = match self.cause.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => "make its folder first",
             ErrorKind::PermissionDenied => "let the user that starts the master write there, or name another file",
+            ErrorKind::InvalidInput => "put a file there that is like the one before, or restart",
             ErrorKind::IsADirectory => "name a file in that folder",
             _ if log_fd::has_no_reader(&self.cause) => {
                 "start the reader of that FIFO first (a socket cannot be opened)"

@@ -12,6 +12,7 @@ use crate::listen::tls::{self, Keys};
 use crate::listen::{Entrance, Listener};
 use crate::log::sink::Sink;
 use crate::serve::{Settings, other_descriptors};
+use crate::sys::privileges::Account;
 use crate::sys::process;
 use crate::worker::Factory;
 
@@ -33,6 +34,8 @@ pub(crate) struct Blueprint {
     /// Where balancers ask how the pool is, if anywhere.
     pub status_listeners: Vec<Arc<Listener>>,
     pub factory: Rc<Factory>,
+    /// Whose the workers and the reporter are, unless they stay what the master is.
+    pub account: Option<Account>,
     pub error_log: Sink,
     pub access_log: Sink,
 }
@@ -62,6 +65,11 @@ impl Blueprint {
             is_init: process::pid() == 1,
             on_terminal: io::stdin().is_terminal(),
         }
+    }
+
+    /// In a child: its privileges end here.
+    pub fn become_account(&self) -> io::Result<()> {
+        self.account.as_ref().map_or(Ok(()), Account::assume)
     }
 
     /// Whether all of its listeners are also of the other one.

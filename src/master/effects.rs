@@ -19,6 +19,7 @@ use crate::log;
 use crate::serve::Ends;
 use crate::site::guard;
 use crate::sys;
+use crate::sys::message;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
@@ -47,6 +48,8 @@ pub(crate) type Renew = dyn Fn(&Blueprint) -> Result<Blueprint, String>;
 pub(super) struct Effects {
     /// What workers are forked from.
     blueprint: Blueprint,
+    /// Its generation.
+    generation: u32,
     /// What they are to be forked from, and its generation.
     coming: Option<(u32, Blueprint)>,
     renew: Box<Renew>,
@@ -64,10 +67,6 @@ pub(super) struct Effects {
     reporter: Reporter,
     /// Where workers report: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
-    /// Ends, for the workers that read it, when the master is gone: nothing is ever written.
-    liveness: OwnedFd,
-    /// The write end of `liveness`, which only the master holds.
-    liveness_writer: Option<OwnedFd>,
     /// To the master whose place this one is to take; until then that one answers for both.
     predecessor: Option<OwnedFd>,
     /// To the master that is to take this one's place.
@@ -87,9 +86,9 @@ impl Effects {
             Some(Estate { handover, link, .. }) => (handover, Some(link)),
             None => (Ends::open()?, None),
         };
-        let (liveness, liveness_writer) = pipe::pipe()?;
         Ok(Self {
             blueprint,
+            generation: 1,
             coming: None,
             renew,
             invocation,
@@ -101,8 +100,6 @@ impl Effects {
             handover: Some(handover),
             reporter: Reporter::default(),
             reports: pipe::pipe()?,
-            liveness,
-            liveness_writer: Some(liveness_writer),
             predecessor,
             heir: None,
             handed_over: false,
@@ -196,10 +193,14 @@ impl Effects {
 
     /// In the child.
     fn run_reporter(&mut self) -> i32 {
-        self.liveness_writer = None;
+        self.workers.clear();
         // A queue that it held would have clients wait for nobody.
         self.blueprint.listeners.clear();
         (self.coming, self.handover, self.heir, self.predecessor) = (None, None, None, None);
+        if let Err(cause) = self.blueprint.become_account() {
+            ::log::error!("the reporter cannot become its user: {cause}");
+            return CANNOT_START;
+        }
         let settings = self.blueprint.settings(self.descriptors);
         reporter::run(std::mem::take(&mut self.blueprint.status_listeners), settings, self.board, self.pid)
     }
@@ -245,9 +246,9 @@ impl Effects {
             let error = format!("there is no room for more than {RECORDS} connection loops at once");
             return Input::SpawnFailed { slot, generation, error };
         };
-        match process::fork_child(|| self.run_worker(slot, generation, records.clone())) {
-            Ok(pid) => {
-                self.workers.add(Worker::new(pid, generation, records));
+        match self.fork_worker(slot, generation, &records) {
+            Ok((pid, link)) => {
+                self.workers.add(Worker::new(pid, generation, records, link));
                 Input::Spawned { slot, generation, pid }
             }
             Err(cause) => {
@@ -255,6 +256,16 @@ impl Effects {
                 Input::SpawnFailed { slot, generation, error: format!("fork: {cause}") }
             }
         }
+    }
+
+    fn fork_worker(&mut self, slot: u32, generation: u32, records: &[Record]) -> io::Result<(i32, OwnedFd)> {
+        let (near, far) = message::pair()?;
+        let mut near = Some(near);
+        let pid = process::fork_child(|| {
+            near = None;
+            self.run_worker(slot, generation, records.to_vec(), &far)
+        })?;
+        near.map(|near| (pid, near)).ok_or_else(|| io::Error::other("there is no link to it"))
     }
 
     fn blueprint_of(&self, generation: u32) -> &Blueprint {
@@ -265,16 +276,17 @@ impl Effects {
     }
 
     /// In the child, which has a copy of everything the master has.
-    fn run_worker(&mut self, worker: u32, generation: u32, records: Vec<Record>) -> i32 {
+    fn run_worker(&mut self, worker: u32, generation: u32, records: Vec<Record>, link: &OwnedFd) -> i32 {
         if let Some((_, blueprint)) = self.coming.take().filter(|(coming, _)| *coming == generation) {
             self.blueprint = blueprint;
         }
-        self.liveness_writer = None;
-        self.heir = None;
-        self.predecessor = None;
+        self.workers.clear();
+        (self.heir, self.predecessor) = (None, None);
         self.blueprint.status_listeners.clear();
-        // Until it serves, and watches the master's liveness by itself.
-        let alive = process::die_with_parent(Some(self.pid));
+        log::error::switch(self.blueprint.error_log.clone(), *self.blueprint.config.log.level);
+        // Another user's process has forgotten to die with its parent, so in this order; until it serves, and watches the
+        // link by itself.
+        let alive = self.blueprint.become_account().and_then(|()| process::die_with_parent(Some(self.pid)));
         if let Err(cause) = alive.and_then(|()| self.signals.separate_in_child()) {
             ::log::error!("worker={worker}: cannot start: {cause}");
             return CANNOT_START;
@@ -282,7 +294,6 @@ impl Effects {
         let settings = self.blueprint.settings(self.descriptors);
         let accept_window = self.blueprint.accept_window();
         let (blueprint, config) = (&self.blueprint, &self.blueprint.config);
-        log::error::switch(blueprint.error_log.clone(), *config.log.level);
         worker::run(Start {
             identity: Identity { worker, generation, pid: process::pid() },
             listeners: blueprint.listeners.clone(),
@@ -294,7 +305,7 @@ impl Effects {
             runner: blueprint.layout.runner,
             factory: &*blueprint.factory,
             signals: &self.signals,
-            liveness: &self.liveness,
+            link,
             reports: &self.reports.1,
             board: self.board,
             records,
@@ -353,6 +364,7 @@ impl Effects {
     fn commit(&mut self) {
         let Some((generation, blueprint)) = self.coming.take() else { return };
         let before = std::mem::replace(&mut self.blueprint, blueprint);
+        self.generation = generation;
         self.workers.note_listeners(before.listens_within(&self.blueprint), |of| of != generation);
         log::error::switch(self.blueprint.error_log.clone(), *self.blueprint.config.log.level);
         let same_status = before.status_listeners.len() == self.blueprint.status_listeners.len()
@@ -415,7 +427,12 @@ impl Effects {
     }
 
     fn reopen(&mut self, ticket: Option<u64>) {
-        ::log::debug!("{ticket:?}");
+        let outcome = self.workers.reopen_logs(self.generation, &self.blueprint.access_log);
+        match &outcome {
+            Ok(said) => ::log::info!("{said}"),
+            Err(wrong) => ::log::error!("{wrong}"),
+        }
+        ::log::debug!("{ticket:?}: {outcome:?}");
     }
 
     /// How all workers are.

@@ -2,9 +2,14 @@
 //! died. Decides nothing; forks and signals nobody.
 
 use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
 
 use super::machine::{Death, Exit, Observed, Work};
 use crate::board::{Record, Retirement};
+use crate::log::error as error_log;
+use crate::log::sink::Sink;
+use crate::worker::logs;
 
 /// A process that was forked to serve, and not buried yet.
 pub(super) struct Worker {
@@ -14,12 +19,14 @@ pub(super) struct Worker {
     records: Vec<Record>,
     /// Nobody accepts from some of its listeners when it has left.
     last_at_listener: bool,
+    /// What the master says here is heard by this worker; that the master is gone, too.
+    link: OwnedFd,
     dead: bool,
 }
 
 impl Worker {
-    pub fn new(pid: i32, generation: u32, records: Vec<Record>) -> Self {
-        Self { pid, generation, records, last_at_listener: false, dead: false }
+    pub fn new(pid: i32, generation: u32, records: Vec<Record>, link: OwnedFd) -> Self {
+        Self { pid, generation, records, last_at_listener: false, link, dead: false }
     }
 }
 
@@ -81,7 +88,36 @@ impl Workers {
     pub fn explain(&self, death: &Death) {
         let dead = self.0.iter().find(|worker| worker.dead && worker.pid == death.worker.pid);
         let records = dead.map_or(&[][..], |worker| &worker.records);
-        log::log!(death.level(), "{death}{}", Circumstances { death, records });
+        ::log::log!(death.level(), "{death}{}", Circumstances { death, records });
+    }
+
+    /// Opens the log files of a generation anew and has every worker of it write there. Returns what came of it, for a person.
+    pub fn reopen_logs(&self, generation: u32, access: &Sink) -> Result<String, String> {
+        let error = error_log::sink();
+        let mut wrong = Vec::new();
+        let mut reopen = |log: &Sink| log.reopen().map_err(|cause| wrong.push(cause.to_string())).is_ok();
+        let error = error.as_ref().filter(|log| reopen(log)).and_then(Sink::descriptor);
+        let access = Some(access).filter(|log| reopen(log)).and_then(Sink::descriptor);
+        if error.is_none() && access.is_none() && wrong.is_empty() {
+            return Ok("no log is a file, so none was reopened".to_owned());
+        }
+        let told = self.0.iter().filter(|worker| worker.generation == generation && !worker.dead);
+        for Worker { pid, link, .. } in told {
+            match logs::send(link, error, access) {
+                Ok(()) => {}
+                // It leaves.
+                Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => {}
+                Err(cause) => wrong.push(format!(
+                    "the worker pid={pid} cannot be told and writes to the old files ({cause}); reopen again once it runs"
+                )),
+            }
+        }
+        if wrong.is_empty() { Ok("the log files were reopened".to_owned()) } else { Err(wrong.join("; ")) }
+    }
+
+    /// In a child, which must not keep any worker from noticing that the master is gone.
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 
     fn living(&self, pid: i32) -> Option<&Worker> {

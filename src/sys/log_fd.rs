@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 
@@ -29,6 +30,14 @@ pub(crate) fn reopen_or_duplicate(fd: BorrowedFd<'_>) -> io::Result<File> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let reopened = OpenOptions::new().append(true).custom_flags(OPEN_FLAGS).open(path);
     reopened.or_else(|_| fd.try_clone_to_owned().map(File::from))
+}
+
+/// Puts what `from` is in the place of what `at` was, for everything in this process that uses `at`: the number stays
+/// (dup2(2)).
+pub(crate) fn put_in_place(from: &File, at: &File) -> io::Result<()> {
+    // SAFETY: takes plain numbers, both open as long as they are borrowed; `at` goes on owning its own.
+    Errno::result(unsafe { libc::dup3(from.as_raw_fd(), at.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
 }
 
 /// True when a write of up to `PIPE_BUF` bytes would not wait, or would fail at once (poll(2), `timeout` 0).

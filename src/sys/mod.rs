@@ -11,6 +11,7 @@ pub(crate) mod message;
 pub(crate) mod open_beneath;
 pub(crate) mod pipe;
 pub(crate) mod plain_file;
+pub(crate) mod privileges;
 pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;

@@ -190,6 +190,18 @@ pub(crate) fn reap_child(pid: i32) -> Option<Ended> {
     }
 }
 
+/// Waits until this child has ended, and reaps it.
+pub(crate) fn wait_for(pid: i32) -> io::Result<Ended> {
+    loop {
+        match waitpid(Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Ended::Code(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Signal(signal as i32)),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Sends a signal; that the process is gone already is no error.
 pub(crate) fn signal(pid: i32, signal: Signal) -> io::Result<()> {
     match kill(Pid::from_raw(pid), signal) {
@@ -239,6 +251,11 @@ pub(crate) fn can_run(pid: i32) -> bool {
 /// How many threads this process has; 1 where that cannot be found out.
 pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Which permissions the files that this process and its children make will lack (umask(2)).
+pub(crate) fn set_umask(permissions: u32) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(permissions));
 }
 
 /// This process.

@@ -3,6 +3,7 @@
 
 mod beside;
 mod health;
+pub(crate) mod logs;
 mod report;
 
 use std::error::Error;
@@ -19,7 +20,7 @@ use crate::log::access::{AccessLog, Resolver};
 use crate::log::sink::Sink;
 use crate::serve::{Ends, Loop, Parts, Runner, Settings, Turn};
 use crate::site::Handler;
-use crate::sys::pipe::{self, Read};
+use crate::sys::pipe;
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use beside::Beside;
@@ -43,8 +44,8 @@ pub(crate) struct Start<'a> {
     pub factory: &'a Factory,
     /// Signals to this process.
     pub signals: &'a Signals,
-    /// Ends when the master does.
-    pub liveness: &'a OwnedFd,
+    /// What the master says; ends when the master does.
+    pub link: &'a OwnedFd,
     /// Takes the reports of this worker.
     pub reports: &'a OwnedFd,
     pub board: Board,
@@ -96,7 +97,7 @@ pub(crate) fn run(mut start: Start<'_>) -> i32 {
 }
 
 fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
-    let Start { identity, signals, liveness, .. } = start;
+    let Start { identity, signals, link, .. } = start;
     // Before there can be threads: it is forked.
     let with_names = start.reverse_dns && !start.access_log.is_off();
     let mut resolvers = if with_names { Resolver::start(1 + start.records.len()) } else { Vec::new() };
@@ -118,11 +119,13 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let beside = start.records.iter().map(|&of| make(of).map(|serving| (serving, of)));
     let beside = beside.collect::<Result<Vec<_>, _>>()?;
     let mut serving = make(record)?;
-    let watched = serving.watch(signals.as_fd()).and_then(|()| serving.watch(liveness.as_fd()));
+    let watched = serving.watch(signals.as_fd()).and_then(|()| serving.watch(link.as_fd()));
     watched.map_err(|why| format!("cannot watch for signals: {why}"))?;
     drop(start.listeners);
     if let Some(path) = start.health_path {
-        let healthy = health::check(&mut serving, path, |serving| must_leave(serving, signals) || is_over(liveness));
+        let healthy = health::check(&mut serving, path, |serving| {
+            must_leave(serving, signals) || !logs::receive(link, &start.access_log)
+        });
         if !matches!(healthy, Ok(true)) {
             serving.close_log();
             return healthy.map(drop);
@@ -144,7 +147,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
                     beside.drain(window, None);
                     serving.drain(window, None);
                 }
-                if is_over(liveness) {
+                if !logs::receive(link, &start.access_log) {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     beside.drain(Duration::ZERO, Some(start.graceful_timeout));
                     serving.drain(Duration::ZERO, Some(start.graceful_timeout));
@@ -176,11 +179,6 @@ fn must_leave(serving: &mut Loop, signals: &Signals) -> bool {
         serving.reap();
     }
     taken.into_iter().any(asks_to_drain)
-}
-
-/// Whether the master is gone.
-fn is_over(liveness: &OwnedFd) -> bool {
-    pipe::read(liveness, &mut [0]) == Read::End
 }
 
 /// How long a worker goes on accepting that is to leave. A stop may reach it before it reaches the master, as it does from a

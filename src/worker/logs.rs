@@ -1,0 +1,51 @@
+//! Word from the master that log files were opened anew, with their descriptors: a worker may not be allowed to open
+//! them. The master need not wait for anybody who does not listen.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::log::error as error_log;
+use crate::log::sink::Sink;
+use crate::sys::message::{self, Patience};
+
+/// Gives a process its logs, where they were opened anew.
+///
+/// # Errors
+/// Those of [`message::send`]; `WouldBlock` for a process that has not listened for long.
+pub(crate) fn send(link: &OwnedFd, error: Option<BorrowedFd<'_>>, access: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let which = [error, access].map(|log| u8::from(log.is_some()));
+    let descriptors: Vec<_> = [error, access].iter().flatten().map(AsRawFd::as_raw_fd).collect();
+    message::send(link, &which, &descriptors, Patience::DoNotWait)
+}
+
+/// Takes all that has come. False is the end: the master is gone.
+pub(crate) fn receive(link: &OwnedFd, access: &Sink) -> bool {
+    let mut which = [0; 2];
+    loop {
+        match message::receive(link, &mut which, Patience::DoNotWait) {
+            Ok((0, _)) => return false,
+            Ok((_, descriptors)) => replace(which, descriptors, access),
+            Err(cause) if cause.kind() == ErrorKind::WouldBlock => return true,
+            // No descriptor was free for one of a log.
+            Err(cause) if cause.kind() == ErrorKind::InvalidData => complain(&cause),
+            Err(cause) => {
+                ::log::error!("cannot hear the master: {cause}");
+                return false;
+            }
+        }
+    }
+}
+
+fn replace([error, access]: [u8; 2], descriptors: Vec<OwnedFd>, access_log: &Sink) {
+    let mut descriptors = descriptors.into_iter();
+    let error = (error == 1).then(|| descriptors.next()).flatten().zip(error_log::sink());
+    let access = (access == 1).then(|| descriptors.next()).flatten().map(|from| access_log.replace(from));
+    let error = error.map(|(from, log)| log.replace(from));
+    for cause in [error, access].into_iter().flatten().filter_map(Result::err) {
+        complain(&cause);
+    }
+}
+
+fn complain(cause: &io::Error) {
+    ::log::error!("cannot write to a log that was reopened: {cause}; going on with the old one; reopen once more");
+}
