@@ -281,7 +281,7 @@ impl Effects {
             self.blueprint = blueprint;
         }
         self.workers.clear();
-        (self.heir, self.predecessor) = (None, None);
+        (self.coming, self.heir, self.predecessor) = (None, None, None);
         self.blueprint.status_listeners.clear();
         log::error::switch(self.blueprint.error_log.clone(), *self.blueprint.config.log.level);
         // Another user's process has forgotten to die with its parent, so in this order; until it serves, and watches the
@@ -293,10 +293,11 @@ impl Effects {
         }
         let settings = self.blueprint.settings(self.descriptors);
         let accept_window = self.blueprint.accept_window();
+        let listeners = std::mem::take(&mut self.blueprint.listeners);
         let (blueprint, config) = (&self.blueprint, &self.blueprint.config);
         worker::run(Start {
             identity: Identity { worker, generation, pid: process::pid() },
-            listeners: blueprint.listeners.clone(),
+            listeners,
             entrance: blueprint.entrance.clone(),
             handover: self.handover.take(),
             shares_requests: blueprint.layout.scalable,

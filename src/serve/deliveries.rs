@@ -51,13 +51,13 @@ impl Loop {
 
     /// Forks for requests that wait for a process of their own.
     pub(super) fn start_processes(&mut self) {
-        let Self { env, table, listeners, handover, poll, .. } = self;
+        let Self { env, table, listeners, handover, poll, watched, .. } = self;
         if let Executor::Processes(processes) = &mut env.executor {
             processes.start(|| {
                 let connections = table.iter().flat_map(|(_, connection)| connection.descriptors());
                 let listeners = listeners.iter().map(|listener| listener.as_fd().as_raw_fd());
                 let handover = handover.iter().flat_map(Handover::descriptors);
-                let others = [poll.as_raw_fd()].into_iter().chain(env.access.descriptors());
+                let others = [poll.as_raw_fd()].into_iter().chain(watched.iter().copied()).chain(env.access.descriptors());
                 connections.chain(listeners).chain(handover).chain(others).collect()
             });
         }

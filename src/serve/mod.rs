@@ -22,7 +22,7 @@ mod transport;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +114,8 @@ pub(crate) struct Parts {
 /// One connection loop.
 pub(crate) struct Loop {
     poll: Poll,
+    /// What its owner watches.
+    watched: Vec<RawFd>,
     events: Events,
     listeners: Vec<Arc<Listener>>,
     gate: Gate,
@@ -151,6 +153,7 @@ impl Loop {
         let executor = Executor::new(&runner, site, poll.registry(), FIRST_PROCESS)?;
         Ok(Self {
             poll,
+            watched: Vec::new(),
             events: Events::with_capacity(EVENTS_PER_TURN),
             listeners,
             gate: Gate::default(),
@@ -170,7 +173,8 @@ impl Loop {
     }
 
     /// Has [`Turn::Watched`] returned when `fd` can be read.
-    pub fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn watch(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.watched.push(fd.as_raw_fd());
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), WATCHED, Interest::READABLE)
     }
 
