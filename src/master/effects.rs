@@ -343,6 +343,7 @@ fn settings(config: &Config, layout: &Layout, descriptors: u64) -> Settings {
         body_timeout: *limits.body_timeout,
         write_timeout: *limits.write_timeout,
         keep_alive_timeout: *limits.keep_alive_timeout,
+        request_timeout: *config.supervisor.request_timeout,
     }
 }
 

@@ -263,8 +263,10 @@ impl Loop {
         }
         self.board.note_put();
         exchange.release();
-        self.record.abandon_request();
         if let Some(connection) = self.table.get_mut(index) {
+            if let Some(underway) = connection.flight.as_deref().and_then(|flight| flight.underway.as_ref()) {
+                self.record.abandon_request(underway.entry);
+            }
             connection.unwatch(self.poll.registry());
         }
         self.close(index);

@@ -12,6 +12,7 @@ mod forwarded;
 mod gate;
 mod handover;
 mod introduction;
+mod overdue;
 mod send;
 mod stored;
 mod timers;
@@ -81,6 +82,8 @@ pub(crate) struct Settings {
     pub body_timeout: Duration,
     pub write_timeout: Duration,
     pub keep_alive_timeout: Duration,
+    /// For how long a handler may run.
+    pub request_timeout: Duration,
 }
 
 /// What a turn came to.
@@ -127,6 +130,8 @@ pub(crate) struct Loop {
     accept_until: Option<Duration>,
     /// Leaving: cut off what is under way then.
     drain_deadline: Option<Duration>,
+    /// A handler was given up that goes on running.
+    has_stuck_handler: bool,
     board: Board,
     record: Record,
     env: Env,
@@ -159,6 +164,7 @@ impl Loop {
             max_connections: settings.max_connections,
             accept_until: None,
             drain_deadline: None,
+            has_stuck_handler: false,
             board,
             record,
             env: Env::new(entrance, handler, outbox, executor, settings, record, access),
@@ -183,6 +189,7 @@ impl Loop {
         self.accept();
         self.hand_over();
         self.start_processes();
+        self.end_overdue();
         self.expire_timers();
         self.env.flush_log_when_due();
         Ok(if watched {
@@ -251,6 +258,7 @@ impl Loop {
             self.env.log_deadline(),
             accept_until,
             self.drain_deadline,
+            self.env.look_at_jobs,
             self.env.handler.next_deadline(),
         ];
         let until = |deadline: Duration| deadline.saturating_sub(now);
@@ -384,5 +392,6 @@ const fn timeouts(settings: &Settings) -> Timeouts {
         keep_alive_timeout: settings.keep_alive_timeout,
         drain_timeout: DRAIN_TIMEOUT,
         linger_timeout: endings::LINGER_TIMEOUT,
+        request_timeout: settings.request_timeout,
     }
 }

@@ -78,9 +78,9 @@ impl Bench {
             for delivery in deliveries.drain(..) {
                 match delivery {
                     Delivery::Response(_, response) => statuses.push(response.status().as_u16()),
-                    Delivery::JobDone => {
+                    Delivery::JobDone(key, _) => {
                         done += 1;
-                        self.executor.job_done();
+                        self.executor.job_done(key, MS);
                     }
                     Delivery::Chunk(..) | Delivery::Drain(..) => panic!("nobody asked for it"),
                 }
@@ -168,7 +168,7 @@ fn what_waits_for_a_client_that_is_gone_is_not_done() {
         assert_eq!(bench.next_began(), "/runs");
         let [gone, _] = ["/gone", "/waits"].map(|path| bench.ask(path, MS));
         for key in [gone, gone, runs] {
-            bench.executor.forget(key);
+            bench.executor.forget(key, String::new);
         }
         bench.let_go();
         assert_eq!(bench.answers(2), [200; 2], "{wanted:?}");
@@ -183,7 +183,7 @@ fn loops_that_share_a_pool_forget_only_what_is_their_own() {
     let Executor::Pool(seat) = &bench.executor else { unreachable!() };
     let other = PoolSeat::new(Arc::clone(&seat.pool), Arc::new(Outbox::new(|| {})));
     let [_, waits] = ["/runs", "/waits"].map(|path| bench.ask(path, MS));
-    other.forget(waits);
+    other.forget(waits, String::new);
     bench.let_go();
     assert_eq!(bench.answers(2), [200; 2]);
 }
