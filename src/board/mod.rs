@@ -359,13 +359,8 @@ impl Record {
         self.requests().running()
     }
 
-    /// The last request that was handed to a handler, if any was.
-    pub fn last_request(&self) -> Option<String> {
-        self.requests().newest().map(|request| request.to_string())
-    }
-
     /// The last request that was answered, if any was.
-    pub fn last_answered(&self) -> Option<String> {
+    pub fn last_request(&self) -> Option<String> {
         self.requests().answered().map(|request| request.to_string())
     }
 
@@ -467,14 +462,14 @@ mod tests {
             record.begin_request(method, target, client.map(|client| client.parse().unwrap()), MS)
         };
         begin("GET", b"/a?b", None);
-        assert_eq!(record.last_request().unwrap(), "GET /a?b");
-        let b = begin("GET", b"/b", Some("192.0.2.1:0"));
+        assert_eq!((record.last_request(), record.running()), (None, 1));
+        record.end_request(begin("GET", b"/b", Some("192.0.2.1:0")));
         assert_eq!(record.last_request().unwrap(), "GET /b from 192.0.2.1", "of whom a server in front told no port");
-        record.end_request(b);
         let c = begin("POST", b"/c", Some("192.0.2.1:99"));
         record.end_request(c);
         assert_eq!(record.last_request().unwrap(), "POST /c from 192.0.2.1:99");
-        assert_eq!(record.last_answered(), record.last_request());
+        record.abandon_request(begin("GET", b"/gone", None));
+        assert_eq!(record.last_request().unwrap(), "POST /c from 192.0.2.1:99");
         assert_eq!((record.running(), record.served()), (1, 2));
         assert_eq!(record.running_requests()[0].to_string(), "GET /a?b");
         record.set_reason("out of ideas");

@@ -20,7 +20,7 @@ use crate::sys;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
-use crate::worker::{self, Factory, REPORT_BYTES, Report, Start};
+use crate::worker::{self, Factory, Lifetime, REPORT_BYTES, Report, Start};
 
 /// A pool can be scaled up to so many workers, or to twice what it began with.
 const ROOM_FOR_WORKERS: u32 = 64;
@@ -246,6 +246,10 @@ impl Effects {
             reverse_dns: *config.server.reverse_dns,
             accept_window: self.setup.accept_window(),
             graceful_timeout: *config.supervisor.graceful_timeout,
+            lifetime: Lifetime {
+                max_requests: *config.supervisor.max_requests,
+                jitter: *config.supervisor.max_requests_jitter,
+            },
         })
     }
 
@@ -289,7 +293,7 @@ impl Effects {
     /// A death, its reason if the worker could say it, and what it was doing.
     fn explain(&self, death: &Death) {
         let records = self.board.records(death.worker.worker, death.worker.generation).collect();
-        log::log!(death.level(), "{death}{}", Circumstances { death, records });
+        log::log!(death.level(), "{death}{}", Circumstances { death, records, now: sys::clock::monotonic() });
     }
 
     /// The end: how many requests there were.
@@ -304,23 +308,35 @@ struct Circumstances<'a> {
     death: &'a Death,
     /// Of each of its loops.
     records: Vec<Record>,
+    now: Duration,
 }
 
 impl fmt::Display for Circumstances<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { death, records } = self;
+        let Self { death, records, .. } = self;
         if death.as_asked() {
             return write!(f, "; it answered {} requests", records.iter().map(Record::served).sum::<u64>());
         }
-        if let (Exit::Code(_), Some(words)) = (death.exit, records.iter().find_map(Record::reason)) {
+        // One that is killed had no time to say why; what it has said it said of something else.
+        let had_a_say = death.exit != Exit::Signal(Signal::SIGKILL as i32);
+        if let Some(words) = records.iter().find_map(Record::reason).filter(|_| had_a_say) {
             write!(f, "; its reason: {words}")?;
         }
-        let running = records.iter().map(Record::running).sum::<u64>();
-        let at_work = records.iter().filter(|record| record.running() > 0);
-        match (at_work.chain(records).find_map(Record::last_request), running) {
-            (None, _) => Ok(()),
-            (Some(request), 0) => write!(f, "; its last request, which it had answered: {request}"),
-            (Some(request), running) => write!(f, "; {running} requests were cut off, the last of them: {request}"),
+        let count = records.iter().map(Record::running).sum::<u64>();
+        let mut running: Vec<_> = records.iter().flat_map(Record::running_requests).collect();
+        running.sort_by_key(|request| request.since);
+        if let Some(last) = running.pop() {
+            let age = |since: Duration| self.now.saturating_sub(since).as_secs_f64();
+            write!(f, "; {count} requests were cut off, the last of them: {last} ({:.1} s)", age(last.since))?;
+            for (n, request) in running.iter().rev().enumerate() {
+                let joint = if n == 0 { ", before it:" } else { "," };
+                write!(f, "{joint} {request} ({:.1} s)", age(request.since))?;
+            }
+            return Ok(());
+        }
+        match records.iter().find_map(Record::last_request) {
+            Some(request) => write!(f, "; its last request, which it had answered: {request}"),
+            None => Ok(()),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod beside;
 mod report;
+mod teller;
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,11 +19,14 @@ use crate::log::access::{AccessLog, Resolver};
 use crate::log::sink::Sink;
 use crate::serve::{Ends, Loop, Parts, Runner, Settings, Turn};
 use crate::site::Handler;
+use crate::sys::crash;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use beside::Beside;
 pub(crate) use report::{REPORT_BYTES, Report};
+pub(crate) use teller::Lifetime;
+use teller::Teller;
 
 /// Builds the site, in each worker anew.
 pub(crate) type Factory = dyn Fn(&Identity) -> Result<Box<dyn Handler>, Box<dyn Error>>;
@@ -55,6 +59,8 @@ pub(crate) struct Start<'a> {
     pub accept_window: Duration,
     /// How long it may take to drain when there is no master to cut it off.
     pub graceful_timeout: Duration,
+    /// After how many requests it is to be replaced.
+    pub lifetime: Lifetime,
 }
 
 /// The exit codes of a worker.
@@ -80,6 +86,14 @@ pub(crate) fn run(mut start: Start<'_>) -> i32 {
             record.set_reason(text);
         }
     });
+    let noting = crash::note_causes(move |signal, cause| match signal {
+        // A panic that cannot unwind, or a failed assertion of a library, has been told already.
+        Signal::SIGABRT => record.precede_reason(cause),
+        _ => record.set_reason(cause),
+    });
+    if let Err(cause) = noting {
+        ::log::warn!("cannot watch for fatal signals: {cause}; should one come, its cause will not be known");
+    }
     match serve(start, record) {
         Ok(()) => DONE,
         Err(why) => {
@@ -116,11 +130,16 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     watched.map_err(|why| format!("cannot watch for signals: {why}"))?;
     drop(start.listeners);
     process::die_with_parent(None).map_err(|why| format!("cannot outlive the master: {why}"))?;
-    let beside = Beside::start(beside, identity.pid)?;
+    let records = start.records.iter().copied().chain([record]).collect();
+    let teller = Teller::new(start.reports, identity.pid, records, start.lifetime);
+    let teller = teller.map(Arc::new).map_err(|why| format!("cannot report: {why}"))?;
+    let beside = Beside::start(beside, &teller)?;
     record.open(identity.pid);
-    pipe::write(start.reports, &Report::Ready.write(identity.pid)).map_err(|why| format!("cannot report: {why}"))?;
+    teller.tell(Report::Ready);
     let end = loop {
-        match serving.turn() {
+        let turn = serving.turn();
+        teller.look_at(&serving);
+        match turn {
             Ok(Turn::Served) => {}
             Ok(Turn::Finished) if beside.has_finished() => break Ok(()),
             // The others must still hear of it when the master is gone.
@@ -131,6 +150,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
                     serving.reap();
                 }
                 if taken.into_iter().any(asks_to_drain) {
+                    note_stranger(record);
                     // A stop may reach this worker before it reaches the master, as it does from a service manager that
                     // signals every process; only a retired worker leaves the queue to its siblings.
                     let window = if record.is_retired() { Duration::ZERO } else { start.accept_window };
@@ -159,6 +179,13 @@ fn stay_alone() -> Result<(), String> {
             "the site has started threads ({threads} in all), and with forking=1 none may run; say threading or \
              processPool, or start threads where requests are handled"
         )),
+    }
+}
+
+/// A worker that anybody but its master asks to leave, leaves, and says who it was.
+fn note_stranger(record: Record) {
+    if let Some(sender) = Signals::sender().filter(|sender| sender.pid != process::parent()) {
+        record.set_reason(&format!("TERM or QUIT {sender}"));
     }
 }
 
