@@ -76,7 +76,7 @@ fn all_requests_that_a_worker_was_at_are_named_with_their_age() {
             client.send(request("GET", &format!("/slow?ms=60000&n={n}")));
         }
         wait_until("all three to run", || {
-            let most = answered.get("/most").text();
+            let most = answered.get("/quick/most").text();
             (most == "3").then_some(())
         });
         let mark = server.log_mark();

@@ -74,7 +74,8 @@ impl Signals {
     }
 }
 
-/// The process that a signal came from.
+/// The process that a signal came from; its pid is 0 where no process of that number can be seen from here, as from
+/// within a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sender {
     pub pid: i32,
@@ -92,7 +93,10 @@ impl Sender {
 
 impl fmt::Display for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sent by pid {} uid {}", self.pid, self.uid)
+        match self.pid {
+            0 => write!(f, "sent from outside of this container by uid {}", self.uid),
+            pid => write!(f, "sent by pid {pid} uid {}", self.uid),
+        }
     }
 }
 

@@ -107,6 +107,11 @@ impl Pool {
         }
     }
 
+    /// How many take jobs, or come back.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.load(Ordering::SeqCst)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // No handler runs while it is held, and a queue is whole at every moment.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,13 +141,15 @@ impl PoolSeat {
 
     /// Whether a job that comes now would have to wait.
     pub fn is_busy(&self) -> bool {
-        self.unfinished() >= self.threads()
+        self.unfinished() >= self.pool.threads()
     }
 
     /// Since when the job has waited that has waited longest, if one waits.
     pub fn waiting_since(&self) -> Option<Duration> {
         // Most of the time none does, and that is known without the lock.
-        (self.unfinished() > self.threads()).then(|| self.pool.lock().waiting.front().map(|task| task.since)).flatten()
+        (self.unfinished() > self.pool.threads())
+            .then(|| self.pool.lock().waiting.front().map(|task| task.since))
+            .flatten()
     }
 
     /// Queues a job.
@@ -213,9 +220,5 @@ impl PoolSeat {
 
     fn unfinished(&self) -> usize {
         self.pool.unfinished.load(Ordering::SeqCst)
-    }
-
-    fn threads(&self) -> usize {
-        self.pool.threads.load(Ordering::SeqCst)
     }
 }
