@@ -2,6 +2,7 @@
 //! before it forks it; that loop writes it; the master and the siblings read it, also after the worker's death, until the
 //! master releases it. Decides nothing.
 
+mod requests;
 mod text;
 
 use std::fmt;
@@ -11,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::sys;
+use requests::Requests;
+pub(crate) use requests::{Entry, Running};
 
 /// Which worker this is: one identity in every log line and on every page that shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +38,8 @@ pub(crate) struct Board {
     words: &'static [AtomicU64],
 }
 
-/// A record and the header have whole cache lines of their own.
-const RECORD_WORDS: usize = 128;
+/// A record and the header have whole cache lines of their own. What is never used of them takes no memory.
+const RECORD_WORDS: usize = field::REQUESTS.end;
 
 /// Words of the header.
 mod header {
@@ -59,9 +62,8 @@ mod field {
     pub(super) const CLAIMED: usize = 6;
     pub(super) const SERVED: usize = 9;
     pub(super) const RUNNING: usize = 10;
-    pub(super) const CLIENT: std::ops::Range<usize> = 12..16;
-    pub(super) const REQUEST: std::ops::Range<usize> = 16..64;
     pub(super) const REASON: std::ops::Range<usize> = 64..128;
+    pub(super) const REQUESTS: std::ops::Range<usize> = 128..128 + super::requests::WORDS;
 }
 
 impl Board {
@@ -301,7 +303,7 @@ impl Record {
         self.set(field::TURN_SINCE, 0);
     }
 
-    /// Since when the loop has not come round; none while it waits for events.
+    /// Since when the loop is at it, on the monotonic clock to the millisecond; none while it waits for events.
     pub fn turn_since(&self) -> Option<Duration> {
         let since = self.word(field::TURN_SINCE).load(Ordering::Relaxed);
         (since != 0).then(|| Duration::from_millis(since))
@@ -309,20 +311,25 @@ impl Record {
 
     /// A request is complete and goes to its handler; the master quotes it should this worker die. A client of a Unix
     /// socket has no address.
-    pub fn begin_request(&self, method: &str, target: &[u8], client: Option<SocketAddr>) {
+    pub fn begin_request(&self, method: &str, target: &[u8], client: Option<SocketAddr>, now: Duration) -> Entry {
         self.increment(field::RUNNING);
-        text::write(&self.words[field::REQUEST], &[method.as_bytes(), b" ", target]);
-        text::write_address(&self.words[field::CLIENT], client);
+        self.requests().begin(method, target, client, now)
     }
 
     /// A request was answered.
-    pub fn end_request(&self) {
+    pub fn end_request(&self, entry: Entry) {
         self.increment(field::SERVED);
-        self.abandon_request();
+        self.count_off();
+        self.requests().answer(entry);
     }
 
     /// A request ended without an answer: its client is gone.
-    pub fn abandon_request(&self) {
+    pub fn abandon_request(&self, entry: Entry) {
+        self.count_off();
+        self.requests().end(entry);
+    }
+
+    fn count_off(&self) {
         let running = self.word(field::RUNNING).load(Ordering::Relaxed);
         self.set(field::RUNNING, running.saturating_sub(1));
     }
@@ -330,6 +337,11 @@ impl Record {
     /// Why the worker will end, or what went wrong last.
     pub fn set_reason(&self, words: &str) {
         text::write(&self.words[field::REASON], &[words.as_bytes()]);
+    }
+
+    /// The same, before what was said until now: that led to it.
+    pub fn precede_reason(&self, words: &str) {
+        text::precede(&self.words[field::REASON], &[words.as_bytes(), b"; before that: "]);
     }
 
     /// How many requests were answered.
@@ -342,19 +354,23 @@ impl Record {
         self.word(field::RUNNING).load(Ordering::Relaxed)
     }
 
-    /// The last request that was handed to a handler, if any was.
+    /// The requests that run, the oldest first; of more than eight the oldest and the newest.
+    pub fn running_requests(&self) -> Vec<Running> {
+        self.requests().running()
+    }
+
+    /// The last request that was answered, if any was.
     pub fn last_request(&self) -> Option<String> {
-        let request = text::read(&self.words[field::REQUEST])?;
-        Some(match text::read_address(&self.words[field::CLIENT]) {
-            Some(client) if client.port() == 0 => format!("{request} from {}", client.ip()),
-            Some(client) => format!("{request} from {client}"),
-            None => request,
-        })
+        self.requests().answered().map(|request| request.to_string())
     }
 
     /// Why the worker ended, if it could say.
     pub fn reason(&self) -> Option<String> {
         text::read(&self.words[field::REASON])
+    }
+
+    fn requests(&self) -> Requests {
+        Requests { words: &self.words[field::REQUESTS] }
     }
 
     fn can_take_more(&self, now: Duration, stuck_after: Duration) -> bool {
@@ -437,8 +453,8 @@ mod tests {
         let board = Board::new(3).unwrap();
         let (one, two) = (board.claim(2).unwrap(), one_of(&board));
         assert!(board.claim(1).is_none(), "there is no room");
-        one[1].end_request();
-        two.end_request();
+        one[1].end_request(Entry::default());
+        two.end_request(Entry::default());
         one[1].release();
         assert!(board.claim(2).is_none(), "nor for two");
         assert_eq!(one_of(&board).served(), 0, "it is empty");
@@ -449,17 +465,34 @@ mod tests {
     fn a_record_remembers_the_last_request_and_how_many_run() {
         let record = one_of(&Board::new(1).unwrap());
         assert_eq!((record.last_request(), record.reason()), (None, None));
-        record.begin_request("GET", b"/a?b", None);
-        assert_eq!(record.last_request().unwrap(), "GET /a?b");
-        record.begin_request("GET", b"/b", Some("192.0.2.1:0".parse().unwrap()));
+        let begin = |method, target, client: Option<&str>| {
+            record.begin_request(method, target, client.map(|client| client.parse().unwrap()), MS)
+        };
+        begin("GET", b"/a?b", None);
+        assert_eq!((record.last_request(), record.running()), (None, 1));
+        record.end_request(begin("GET", b"/b", Some("192.0.2.1:0")));
         assert_eq!(record.last_request().unwrap(), "GET /b from 192.0.2.1", "of whom a server in front told no port");
-        record.end_request();
-        record.begin_request("POST", b"/c", Some("192.0.2.1:99".parse().unwrap()));
-        record.end_request();
+        let c = begin("POST", b"/c", Some("192.0.2.1:99"));
+        record.end_request(c);
+        assert_eq!(record.last_request().unwrap(), "POST /c from 192.0.2.1:99");
+        record.abandon_request(begin("GET", b"/gone", None));
         assert_eq!(record.last_request().unwrap(), "POST /c from 192.0.2.1:99");
         assert_eq!((record.running(), record.served()), (1, 2));
+        assert_eq!(record.running_requests()[0].to_string(), "GET /a?b");
         record.set_reason("out of ideas");
         assert_eq!(record.reason().unwrap(), "out of ideas");
+        record.precede_reason("gave up");
+        assert_eq!(record.reason().unwrap(), "gave up; before that: out of ideas");
+    }
+
+    #[test]
+    fn a_loop_that_waits_for_events_is_at_nothing() {
+        let record = one_of(&Board::new(1).unwrap());
+        assert_eq!(record.turn_since(), None);
+        record.begin_turn(7 * MS);
+        assert_eq!(record.turn_since(), Some(7 * MS));
+        record.end_turn();
+        assert_eq!(record.turn_since(), None);
     }
 
     #[test]
@@ -478,7 +511,7 @@ mod tests {
     fn a_dead_worker_takes_no_more_connections() {
         let board = Board::new(4).unwrap();
         let record = open(&board, 5);
-        record.end_request();
+        record.end_request(Entry::default());
         record.mark_dead();
         assert_eq!(record.served(), 1);
         assert_eq!(board.stayers(), 0);

@@ -4,9 +4,12 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Writes `pieces` into `words`, the first of which holds the length; what has no room is cut off.
+/// No text is longer, in bytes.
+const MOST: usize = 8 * 63;
+
+/// Writes `pieces` into `words`, the first of which holds the length; what has no room is cut off. Async-signal-safe.
 pub(super) fn write(words: &[AtomicU64], pieces: &[&[u8]]) {
-    let mut bytes = [0; 8 * 63];
+    let mut bytes = [0; MOST];
     let room = bytes.len().min((words.len() - 1) * 8);
     let mut len = 0;
     for piece in pieces {
@@ -19,6 +22,20 @@ pub(super) fn write(words: &[AtomicU64], pieces: &[&[u8]]) {
     for (word, eight) in words[1..].iter().zip(bytes[..len.next_multiple_of(8)].chunks_exact(8)) {
         let eight = eight.try_into().unwrap_or_default();
         word.store(u64::from_ne_bytes(eight), Ordering::Relaxed);
+    }
+}
+
+/// Puts `pieces` before what was written, unless nothing was: then the last of them, which is to join the two, is left
+/// out. Async-signal-safe.
+pub(super) fn precede(words: &[AtomicU64], pieces: &[&[u8]; 2]) {
+    let mut before = [0; MOST];
+    for (eight, word) in before.chunks_exact_mut(8).zip(&words[1..]) {
+        eight.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+    }
+    let len = usize::try_from(words[0].load(Ordering::Relaxed)).unwrap_or(MOST).min(MOST);
+    match len {
+        0 => write(words, &pieces[..1]),
+        len => write(words, &[pieces[0], pieces[1], &before[..len]]),
     }
 }
 
@@ -93,6 +110,19 @@ mod tests {
         }
         write_address(&words, None);
         assert_eq!(read_address(&words), None);
+    }
+
+    #[test]
+    fn a_text_is_put_before_another_if_there_is_one() {
+        let words = words();
+        words[0].store(0, Ordering::Relaxed);
+        for expected in ["new", "new, new", "new, new, new"] {
+            precede(&words, &[b"new", b", "]);
+            assert_eq!(read(&words).unwrap(), expected);
+        }
+        write(&words, &[&[b'x'; 5000]]);
+        precede(&words, &[b"new", b", "]);
+        assert!(read(&words).unwrap().starts_with("new, xxx"));
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl Blueprint {
             body_timeout: *limits.body_timeout,
             write_timeout: *limits.write_timeout,
             keep_alive_timeout: *limits.keep_alive_timeout,
+            request_timeout: *self.config.supervisor.request_timeout,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::sys::message;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
-use crate::worker::{self, REPORT_BYTES, Report, Start};
+use crate::worker::{self, Lifetime, REPORT_BYTES, Report, Start};
 
 /// The exit code of a worker that could not even begin.
 const CANNOT_START: i32 = 1;
@@ -315,6 +315,10 @@ impl Effects {
             reverse_dns: *config.server.reverse_dns,
             accept_window,
             graceful_timeout: *config.supervisor.graceful_timeout,
+            lifetime: Lifetime {
+                max_requests: *config.supervisor.max_requests,
+                jitter: *config.supervisor.max_requests_jitter,
+            },
         })
     }
 

@@ -4,11 +4,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use super::machine::{Death, Exit, Observed, Work};
 use crate::board::{Record, Retirement};
 use crate::log::error as error_log;
 use crate::log::sink::Sink;
+use crate::sys;
+use crate::sys::signal::Signal;
 use crate::worker::logs;
 
 /// A process that was forked to serve, and not buried yet.
@@ -88,7 +91,7 @@ impl Workers {
     pub fn explain(&self, death: &Death) {
         let dead = self.0.iter().find(|worker| worker.dead && worker.pid == death.worker.pid);
         let records = dead.map_or(&[][..], |worker| &worker.records);
-        ::log::log!(death.level(), "{death}{}", Circumstances { death, records });
+        ::log::log!(death.level(), "{death}{}", Circumstances { death, records, now: sys::clock::monotonic() });
     }
 
     /// Opens the log files of a generation anew and has every worker of it write there. Returns what came of it, for a person.
@@ -130,23 +133,35 @@ struct Circumstances<'a> {
     death: &'a Death,
     /// Of each of its loops.
     records: &'a [Record],
+    now: Duration,
 }
 
 impl fmt::Display for Circumstances<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { death, records } = self;
+        let Self { death, records, .. } = self;
         if death.as_asked() {
             return write!(f, "; it answered {} requests", records.iter().map(Record::served).sum::<u64>());
         }
-        if let (Exit::Code(_), Some(words)) = (death.exit, records.iter().find_map(Record::reason)) {
+        // One that is killed had no time to say why; what it has said it said of something else.
+        let had_a_say = death.exit != Exit::Signal(Signal::SIGKILL as i32);
+        if let Some(words) = records.iter().find_map(Record::reason).filter(|_| had_a_say) {
             write!(f, "; its reason: {words}")?;
         }
-        let running = records.iter().map(Record::running).sum::<u64>();
-        let at_work = records.iter().filter(|record| record.running() > 0);
-        match (at_work.chain(*records).find_map(Record::last_request), running) {
-            (None, _) => Ok(()),
-            (Some(request), 0) => write!(f, "; its last request, which it had answered: {request}"),
-            (Some(request), running) => write!(f, "; {running} requests were cut off, the last of them: {request}"),
+        let count = records.iter().map(Record::running).sum::<u64>();
+        let mut running: Vec<_> = records.iter().flat_map(Record::running_requests).collect();
+        running.sort_by_key(|request| request.since);
+        if let Some(last) = running.pop() {
+            let age = |since: Duration| self.now.saturating_sub(since).as_secs_f64();
+            write!(f, "; {count} requests were cut off, the last of them: {last} ({:.1} s)", age(last.since))?;
+            for (n, request) in running.iter().rev().enumerate() {
+                let joint = if n == 0 { ", before it:" } else { "," };
+                write!(f, "{joint} {request} ({:.1} s)", age(request.since))?;
+            }
+            return Ok(());
+        }
+        match records.iter().find_map(Record::last_request) {
+            Some(request) => write!(f, "; its last request, which it had answered: {request}"),
+            None => Ok(()),
         }
     }
 }

@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 
 use super::stored::Stored;
 use super::transport::Transport;
+use crate::board::Entry;
 use crate::h1::{Head, Receiver};
 use crate::site::{BodyStream, Client, FileRange, Origin, Piece};
 
@@ -129,6 +130,8 @@ pub(super) struct Flight {
     pub origin: Option<Origin>,
     pub body: Stored,
     pub underway: Option<Underway>,
+    /// The handler has returned without an answer, which somebody else may yet give.
+    pub left_open: bool,
     /// To be sent, from `sent` on.
     pub out: Vec<u8>,
     pub sent: usize,
@@ -206,6 +209,8 @@ impl std::fmt::Debug for Stream {
 #[derive(Debug)]
 pub(super) struct Underway {
     pub serial: u64,
+    /// Where the scoreboard has it.
+    pub entry: Entry,
     pub client: Client,
     pub method: Method,
     pub version: Version,
@@ -225,6 +230,11 @@ impl Underway {
     /// Method and target, for the error log, which escapes what could forge a line.
     pub fn shown(&self) -> String {
         format!("{} {}", self.method, String::from_utf8_lossy(&self.target))
+    }
+
+    /// The same, and who asks.
+    pub fn asked(&self) -> String {
+        format!("{} from {}", self.shown(), self.client)
     }
 }
 

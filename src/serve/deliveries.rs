@@ -2,12 +2,14 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Loop;
 use super::connection::Phase;
 use super::drive::Drive;
 use super::executor::Executor;
 use super::handover::Handover;
+use super::timers::Timer;
 use crate::site::{Delivery, ExchangeKey, Outbox};
 
 impl Loop {
@@ -17,8 +19,9 @@ impl Loop {
         self.env.outbox.collect(&mut deliveries);
         for delivery in deliveries.drain(..) {
             match delivery {
-                Delivery::JobDone => {
-                    self.env.executor.job_done();
+                Delivery::JobDone(key, began) => {
+                    self.env.executor.job_done(key, self.env.now);
+                    self.leave_open(key, began);
                     self.handler_finished();
                 }
                 Delivery::Drain(window, patience) => self.drain(window, patience),
@@ -41,23 +44,32 @@ impl Loop {
         self.deliveries = deliveries;
     }
 
+    /// A handler that began then has returned. Where it has not answered, somebody else may.
+    fn leave_open(&mut self, key: ExchangeKey, began: Duration) {
+        let flight = self.flight_of(key).filter(|flight| flight.phase == Phase::Handling);
+        if let Some(flight) = flight {
+            flight.left_open = true;
+            self.timers.set_since(key.index, Timer::Answer, began);
+        }
+    }
+
     /// The connection whose exchange is at this point, unless it is gone.
     fn find(&mut self, key: ExchangeKey, phase: Phase) -> Option<Drive<'_>> {
+        self.flight_of(key).filter(|flight| flight.phase == phase)?;
         let connection = self.table.get_mut(key.index)?;
-        let flight = connection.flight.as_deref()?;
-        let is_it = flight.phase == phase && flight.underway.as_ref().is_some_and(|of| of.serial == key.serial);
-        is_it.then(|| Drive::new(key.index, connection, &mut self.env))
+        Some(Drive::new(key.index, connection, &mut self.env))
     }
 
     /// Forks for requests that wait for a process of their own.
     pub(super) fn start_processes(&mut self) {
         let Self { env, table, listeners, handover, poll, watched, .. } = self;
         if let Executor::Processes(processes) = &mut env.executor {
-            processes.start(|| {
+            processes.start(env.now, || {
                 let connections = table.iter().flat_map(|(_, connection)| connection.descriptors());
                 let listeners = listeners.iter().map(|listener| listener.as_fd().as_raw_fd());
                 let handover = handover.iter().flat_map(Handover::descriptors);
-                let others = [poll.as_raw_fd()].into_iter().chain(watched.iter().copied()).chain(env.access.descriptors());
+                let others =
+                    [poll.as_raw_fd()].into_iter().chain(watched.iter().copied()).chain(env.access.descriptors());
                 connections.chain(listeners).chain(handover).chain(others).collect()
             });
         }

@@ -15,6 +15,7 @@ use super::send::Sent;
 use super::stored;
 use super::timers::Timer;
 use super::transport::Received;
+use crate::board::Entry;
 use crate::config::Senders;
 use crate::h1::{self, Event};
 use crate::listen::tls::Refusal;
@@ -37,7 +38,7 @@ const HTTPS_ONLY: &str = "This port speaks HTTPS: put https:// in front of the a
 pub(super) enum Outcome {
     /// To be able to go on, but for so long only; `true` restarts a timer that runs already.
     Wait(Timer, bool),
-    /// The handler, however long it takes.
+    /// The handler; for how long, is seen where it runs.
     WaitForHandler,
     /// Its next turn.
     NextTurn,
@@ -113,6 +114,7 @@ impl<'a> Drive<'a> {
             Sent::Gone => return Some(Outcome::Close),
         }
         match (self.flight.phase, self.flight.ending) {
+            (Phase::Handling, _) if self.flight.left_open => Some(Outcome::Wait(Timer::Answer, false)),
             (Phase::Handling | Phase::Pulling, _) => Some(Outcome::WaitForHandler),
             // What the client sends beyond would, unread, reset the connection, and destroy what it has not taken yet.
             (Phase::Receiving, Ending::Close) if self.has_more_from_client() => Some(Outcome::Linger),
@@ -294,17 +296,21 @@ impl<'a> Drive<'a> {
         }
         underway.may_block = self.env.executor.takes_all() || executor::may_block(self.env.handler.as_ref(), &request);
         let may_block = underway.may_block;
-        self.env.record.begin_request(underway.method.as_str(), &underway.target, origin.client.address());
+        let record = &self.env.record;
+        let client = origin.client.address();
+        underway.entry = record.begin_request(underway.method.as_str(), &underway.target, client, self.env.now);
         self.flight.underway = Some(underway);
         self.flight.phase = Phase::Handling;
+        self.flight.left_open = false;
         let exchange = Exchange::new(request, origin, key, self.env.outbox.clone());
         if may_block {
-            self.env.executor.run(Job::Handle(exchange), self.env.now);
+            self.env.run(Job::Handle(exchange));
         } else {
             self.spend_time();
             executor::handle(self.env.handler.as_ref(), exchange);
-            if let Some(response) = self.env.outbox.take_response(key) {
-                self.respond(response);
+            match self.env.outbox.take_response(key) {
+                Some(response) => self.respond(response),
+                None => self.flight.left_open = true,
             }
         }
     }
@@ -312,6 +318,7 @@ impl<'a> Drive<'a> {
     fn underway(&self, head: &h1::Head, serial: u64) -> Underway {
         Underway {
             serial,
+            entry: Entry::default(),
             client: self.origin().client,
             method: head.method.clone(),
             version: head.version,
@@ -355,8 +362,9 @@ impl<'a> Drive<'a> {
         }
         if let Some(mut underway) = self.flight.underway.take() {
             underway.body_bytes = underway.body_bytes.saturating_sub(self.flight.source.left());
-            self.env.record.abandon_request();
-            self.env.executor.forget(ExchangeKey { index: self.index, serial: underway.serial });
+            self.env.record.abandon_request(underway.entry);
+            let key = ExchangeKey { index: self.index, serial: underway.serial };
+            self.env.executor.forget(key, || underway.asked());
             self.env.log(&underway);
         }
         self.env.return_flight(self.flight);

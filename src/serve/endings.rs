@@ -21,6 +21,7 @@ impl Loop {
                 Timer::Header | Timer::Body => self.time_out(index),
                 Timer::Write => self.time_out_write(index),
                 Timer::Linger => self.end_lingering(index),
+                Timer::Answer => self.time_out_answer(index),
                 Timer::KeepAlive | Timer::Drain => self.cut(index),
             }
         }

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::Settings;
 use super::connection::{Flight, Underway};
-use super::executor::Executor;
+use super::executor::{Executor, Job};
 use super::stored;
 use crate::board::Record;
 use crate::h1;
@@ -33,6 +33,10 @@ pub(super) struct Env {
     pub executor: Executor,
     pub limits: h1::Limits,
     pub body_in_memory: usize,
+    /// For how long a handler may run; zero is for ever.
+    pub request_timeout: Duration,
+    /// When to look whether one has run for too long: no job that runs now began so long before.
+    pub look_at_jobs: Option<Duration>,
     /// Connections are kept for the next request.
     pub keep_alive: bool,
     pub bodies: stored::Budget,
@@ -72,6 +76,8 @@ impl Env {
             executor,
             limits: settings.limits,
             body_in_memory: settings.body_in_memory,
+            request_timeout: settings.request_timeout,
+            look_at_jobs: None,
             keep_alive: !settings.keep_alive_timeout.is_zero(),
             bodies: stored::Budget::new(settings.limits.max_body),
             record,
@@ -94,6 +100,14 @@ impl Env {
         self.now = sys::clock::monotonic();
         self.wall = SystemTime::now();
         self.record.begin_turn(self.now);
+    }
+
+    /// Has a job done beside the loop.
+    pub fn run(&mut self, job: Job) {
+        if self.look_at_jobs.is_none() && !self.request_timeout.is_zero() {
+            self.look_at_jobs = Some(self.now + self.request_timeout);
+        }
+        self.executor.run(job, self.now);
     }
 
     pub fn next_serial(&mut self) -> u64 {

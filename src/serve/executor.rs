@@ -32,6 +32,16 @@ pub(super) enum Job {
     Pull(ExchangeKey, BodyStream),
 }
 
+/// A job that runs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Running {
+    pub key: ExchangeKey,
+    /// When it began.
+    pub since: Duration,
+    /// Which request it is, where no connection tells any more.
+    pub asked: Option<String>,
+}
+
 impl Job {
     const fn key(&self) -> ExchangeKey {
         match self {
@@ -134,39 +144,61 @@ impl Executor {
     pub fn run(&mut self, job: Job, now: Duration) {
         match self {
             Self::Pool(pool) => pool.run(job, now),
-            Self::Threads(threads) => threads.run(job),
-            Self::Processes(processes) => processes.run(job),
+            Self::Threads(threads) => threads.run(job, now),
+            Self::Processes(processes) => processes.run(job, now),
         }
     }
 
     /// A job was reported done.
-    pub fn job_done(&mut self) {
+    pub fn job_done(&mut self, key: ExchangeKey, now: Duration) {
         match self {
-            Self::Threads(threads) => threads.job_done(),
+            Self::Threads(threads) => threads.job_done(key, now),
             Self::Pool(_) | Self::Processes(_) => {}
         }
     }
 
     /// An exchange is answered: nothing more is wanted of its process.
-    pub fn answered(&mut self, key: ExchangeKey) {
+    pub fn answered(&mut self, key: ExchangeKey, now: Duration) {
         match self {
-            Self::Processes(processes) => processes.let_go(key),
+            Self::Processes(processes) => processes.let_go(key, now),
             Self::Pool(_) | Self::Threads(_) => {}
         }
     }
 
-    /// The client of an exchange is gone: if it waits, it waits no more.
-    pub fn forget(&mut self, key: ExchangeKey) {
+    /// The client of an exchange is gone: if it waits, it waits no more. If it runs, `asked` tells later which request it
+    /// was.
+    pub fn forget(&mut self, key: ExchangeKey, asked: impl FnOnce() -> String) {
         match self {
-            Self::Pool(pool) => pool.forget(key),
-            Self::Threads(threads) => threads.forget(key),
+            Self::Pool(pool) => pool.forget(key, asked),
+            Self::Threads(threads) => threads.forget(key, asked),
             Self::Processes(processes) => processes.forget(key),
+        }
+    }
+
+    /// When the job began that has run for longest, as far as that is known. Where none runs but some wait, those can
+    /// begin `now` at the earliest.
+    pub fn oldest(&self, now: Duration) -> Option<Duration> {
+        match self {
+            Self::Pool(pool) => pool.oldest(now),
+            Self::Threads(threads) => threads.oldest(),
+            Self::Processes(processes) => processes.oldest(now),
+        }
+    }
+
+    /// Gives up a job that began at that time or before, if there is one. A process is killed; a thread cannot be, but
+    /// another may take its place.
+    pub fn give_up(&mut self, began: Duration, now: Duration) -> Option<Running> {
+        match self {
+            Self::Pool(pool) => pool.give_up(began),
+            Self::Threads(threads) => threads.give_up(began, now),
+            Self::Processes(processes) => processes.give_up(began),
         }
     }
 }
 
 /// Does a job, in a thread that may block, and then what makes room for the next.
-fn perform(job: Job, handler: &dyn Handler, outbox: &Outbox, make_room: impl FnOnce()) {
+fn perform(job: Job, since: Duration, handler: &dyn Handler, outbox: &Outbox, make_room: impl FnOnce()) {
+    let key = job.key();
     match job {
         Job::Handle(exchange) => handle(handler, exchange),
         Job::Pull(key, mut stream) => {
@@ -175,7 +207,7 @@ fn perform(job: Job, handler: &dyn Handler, outbox: &Outbox, make_room: impl FnO
         }
     }
     make_room();
-    outbox.post(Delivery::JobDone);
+    outbox.post(Delivery::JobDone(key, since));
 }
 
 /// Answers for a job that nobody can be found to do; the client may try again soon.

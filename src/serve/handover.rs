@@ -335,7 +335,6 @@ impl Loop {
         }
         self.board.note_put();
         exchange.release();
-        self.record.abandon_request();
         self.let_go(index);
         true
     }
@@ -343,6 +342,9 @@ impl Loop {
     /// A connection is somebody else's, too, and here it is closed.
     pub(super) fn let_go(&mut self, index: usize) {
         if let Some(connection) = self.table.get_mut(index) {
+            if let Some(underway) = connection.flight.as_deref().and_then(|flight| flight.underway.as_ref()) {
+                self.record.abandon_request(underway.entry);
+            }
             connection.unwatch(self.poll.registry());
         }
         self.close(index);

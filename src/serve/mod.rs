@@ -14,6 +14,7 @@ mod handover;
 mod idle;
 mod introduction;
 mod leaving;
+mod overdue;
 mod parcel;
 mod send;
 mod stored;
@@ -22,7 +23,7 @@ mod transport;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ pub(crate) struct Settings {
     pub body_timeout: Duration,
     pub write_timeout: Duration,
     pub keep_alive_timeout: Duration,
+    /// For how long a handler may run.
+    pub request_timeout: Duration,
 }
 
 /// What a turn came to.
@@ -133,6 +136,8 @@ pub(crate) struct Loop {
     accept_until: Option<Duration>,
     /// Leaving: cut off what is under way then.
     drain_deadline: Option<Duration>,
+    /// A handler was given up that goes on running.
+    has_stuck_handler: bool,
     board: Board,
     record: Record,
     env: Env,
@@ -166,6 +171,7 @@ impl Loop {
             max_connections: settings.max_connections,
             accept_until: None,
             drain_deadline: None,
+            has_stuck_handler: false,
             board,
             record,
             env: Env::new(entrance, handler, outbox, executor, settings, record, access),
@@ -202,6 +208,7 @@ impl Loop {
         self.accept();
         self.hand_over();
         self.start_processes();
+        self.end_overdue();
         self.expire_timers();
         self.env.flush_log_when_due();
         Ok(if watched {
@@ -241,6 +248,7 @@ impl Loop {
             self.env.log_deadline(),
             accept_until,
             self.drain_deadline,
+            self.env.look_at_jobs,
             self.env.handler.next_deadline(),
         ];
         let until = |deadline: Duration| deadline.saturating_sub(now);
@@ -375,5 +383,6 @@ const fn timeouts(settings: &Settings) -> Timeouts {
         keep_alive_timeout: settings.keep_alive_timeout,
         drain_timeout: leaving::QUIET_TIMEOUT,
         linger_timeout: endings::LINGER_TIMEOUT,
+        request_timeout: settings.request_timeout,
     }
 }

@@ -35,14 +35,23 @@ pub(super) enum Sent {
 
 impl Drive<'_> {
     /// Begins the response to the request that is under way.
-    pub fn respond(&mut self, mut response: Response) {
+    pub fn respond(&mut self, response: Response) {
+        self.begin_response(response, self.env.keep_alive && !self.env.draining);
+    }
+
+    /// Answers in place of a handler, and lets the client ask no more on this connection.
+    pub fn answer_for_handler(&mut self, status: StatusCode) {
+        self.begin_response(pages::page(status), false);
+    }
+
+    fn begin_response(&mut self, mut response: Response, may_keep: bool) {
         let Some(underway) = &mut self.flight.underway else { return };
         if response.status().is_informational() {
             log::error!("{}: answered with {}, which is no answer; sending 500", underway.shown(), response.status());
             response = pages::page(StatusCode::INTERNAL_SERVER_ERROR);
         }
         let (parts, body) = response.into_parts();
-        let may_keep = underway.keep_alive && self.env.keep_alive && !self.env.draining;
+        let may_keep = may_keep && underway.keep_alive;
         underway.status = parts.status;
         let plan = h1::plan(&underway.method, underway.version, parts.status, &parts.headers, body.len(), may_keep);
         let (fields, payload) = body.into_parts();
@@ -118,8 +127,8 @@ impl Drive<'_> {
     /// The response is whole, in the kernel's hands or in the buffer.
     fn end_response(&mut self) {
         let Some(underway) = self.flight.underway.take() else { return };
-        self.env.record.end_request();
-        self.env.executor.answered(ExchangeKey { index: self.index, serial: underway.serial });
+        self.env.record.end_request(underway.entry);
+        self.env.executor.answered(ExchangeKey { index: self.index, serial: underway.serial }, self.env.now);
         self.env.log(&underway);
         self.connection.kept = true;
         self.answered = true;
@@ -261,7 +270,7 @@ impl Drive<'_> {
         if underway.may_block {
             let key = ExchangeKey { index: self.index, serial: underway.serial };
             self.flight.phase = Phase::Pulling;
-            self.env.executor.run(Job::Pull(key, chunks), self.env.now);
+            self.env.run(Job::Pull(key, chunks));
         } else {
             self.spend_time();
             let chunk = chunks.next_chunk();

@@ -18,9 +18,12 @@ pub(super) enum Timer {
     Drain,
     /// That the client hears of the end.
     Linger,
+    /// An answer that nobody works at in sight: the handler has returned without one.
+    Answer,
 }
 
-const KINDS: [Timer; 6] = [Timer::Header, Timer::Body, Timer::Write, Timer::KeepAlive, Timer::Drain, Timer::Linger];
+const KINDS: [Timer; 7] =
+    [Timer::Header, Timer::Body, Timer::Write, Timer::KeepAlive, Timer::Drain, Timer::Linger, Timer::Answer];
 
 /// How long each kind lasts; zero is for ever. Up to 20 days.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,7 @@ pub(super) struct Timeouts {
     pub keep_alive_timeout: Duration,
     pub drain_timeout: Duration,
     pub linger_timeout: Duration,
+    pub request_timeout: Duration,
 }
 
 impl Timeouts {
@@ -42,6 +46,7 @@ impl Timeouts {
             Timer::KeepAlive => self.keep_alive_timeout,
             Timer::Drain => self.drain_timeout,
             Timer::Linger => self.linger_timeout,
+            Timer::Answer => self.request_timeout,
         }
     }
 }
@@ -85,13 +90,35 @@ impl Timers {
         if self.nodes.len() <= index {
             self.nodes.resize(index + 1, idle);
         }
-        let list = &mut self.lists[timer as usize];
-        let newest = std::mem::replace(&mut list.newest, link(index));
-        self.nodes[index] = Node { previous: newest, next: NONE, since: millis(now), timer: Some(timer) };
-        match newest {
-            NONE => list.oldest = link(index),
-            newest => self.nodes[newest as usize].next = link(index),
+        self.insert(index, timer, millis(now), self.lists[timer as usize].newest);
+    }
+
+    /// The same for a timer that began before: it takes its place among the others, counted from the newest.
+    pub fn set_since(&mut self, index: usize, timer: Timer, since: Duration) {
+        self.set(index, timer, since);
+        let is_newer = |node: &Node| millis(since).wrapping_sub(node.since) > u32::MAX / 2;
+        let mut previous = self.nodes[index].previous;
+        while previous != NONE && is_newer(&self.nodes[previous as usize]) {
+            previous = self.nodes[previous as usize].previous;
         }
+        if previous != self.nodes[index].previous {
+            self.clear(index);
+            self.insert(index, timer, millis(since), previous);
+        }
+    }
+
+    /// Puts a timer that is in no list behind `previous`.
+    fn insert(&mut self, index: usize, timer: Timer, since: u32, previous: u32) {
+        let list = &mut self.lists[timer as usize];
+        let next = match previous {
+            NONE => std::mem::replace(&mut list.oldest, link(index)),
+            previous => std::mem::replace(&mut self.nodes[previous as usize].next, link(index)),
+        };
+        match next {
+            NONE => list.newest = link(index),
+            next => self.nodes[next as usize].previous = link(index),
+        }
+        self.nodes[index] = Node { previous, next, since, timer: Some(timer) };
     }
 
     /// Stops the timer of a connection, if it has one.
@@ -168,6 +195,7 @@ mod tests {
             keep_alive_timeout: 75 * S,
             drain_timeout: S,
             linger_timeout: 2 * S,
+            request_timeout: 30 * S,
         })
     }
 
@@ -210,6 +238,18 @@ mod tests {
         }
         assert_eq!(order, [1, 3, 0]);
         assert_eq!(t.oldest(Timer::KeepAlive), None);
+    }
+
+    #[test]
+    fn a_timer_that_began_before_others_runs_out_before_them() {
+        let mut t = timers();
+        for (index, since) in [(0, 5), (1, 9), (2, 7), (3, 5), (4, 1), (5, 9)] {
+            t.set_since(index, Timer::Answer, since * S);
+        }
+        t.set_since(1, Timer::Answer, 2 * S);
+        let order: Vec<_> = std::iter::from_fn(|| t.expired(100 * S)).map(|(index, _)| index).collect();
+        assert_eq!(order, [4, 1, 0, 3, 2, 5]);
+        assert_eq!(t.oldest(Timer::Answer), None);
     }
 
     #[test]

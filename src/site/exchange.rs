@@ -160,8 +160,8 @@ pub(crate) enum Delivery {
     Response(ExchangeKey, Response),
     /// The next chunk of a stream that was asked off the loop, and the stream itself.
     Chunk(ExchangeKey, BodyStream, Option<io::Result<Bytes>>),
-    /// A thread has finished one job.
-    JobDone,
+    /// A thread has finished a job of this exchange, which it had begun at that time.
+    JobDone(ExchangeKey, Duration),
     /// The loop is to drain: for how long it goes on accepting, and after how long it is to cut off what is under way.
     Drain(Duration, Option<Duration>),
 }
@@ -192,7 +192,7 @@ impl Outbox {
         let place = deliveries.iter().rposition(is_it)?;
         match deliveries.remove(place) {
             Delivery::Response(_, response) => Some(response),
-            Delivery::Chunk(..) | Delivery::JobDone | Delivery::Drain(..) => None,
+            Delivery::Chunk(..) | Delivery::JobDone(..) | Delivery::Drain(..) => None,
         }
     }
 

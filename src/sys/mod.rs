@@ -1,7 +1,9 @@
 //! The only place for `unsafe`, nix, libc and the monotonic clock: thin, safe faces of system calls.
 //! Knows nothing of HTTP, workers or configuration.
 
+pub(crate) mod cgroup;
 pub(crate) mod clock;
+pub(crate) mod crash;
 pub(crate) mod directory;
 pub(crate) mod epoll;
 pub(crate) mod host_name;
@@ -13,6 +15,7 @@ pub(crate) mod pipe;
 pub(crate) mod plain_file;
 pub(crate) mod privileges;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;

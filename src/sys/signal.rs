@@ -1,11 +1,13 @@
 //! Signals as bytes of a pipe: the handler writes the number, the loop reads it when it comes round.
 
+use std::ffi::{c_int, c_void};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
 
 use super::pipe::{self, Read};
 
@@ -14,6 +16,9 @@ pub(crate) use nix::sys::signal::Signal;
 /// Where the handlers of this process write. A forked child has the same handlers and must have a pipe of its
 /// own, or its signals would reach its parent too.
 static WRITE_END: AtomicI32 = AtomicI32::new(-1);
+
+/// Who sent the last TERM or QUIT to this process, its pid above its uid; 0 for nobody.
+static SENDER: AtomicU64 = AtomicU64::new(0);
 
 /// The signals this process gets.
 #[derive(Debug)]
@@ -25,11 +30,15 @@ impl Signals {
     /// From now on `signals` no longer do what they do by default but are read here.
     pub fn install(signals: &[Signal]) -> io::Result<Self> {
         let installed = Self { read_end: new_pipe()? };
+        let action = SigAction::new(
+            SigHandler::SigAction(note),
+            SaFlags::SA_SIGINFO | SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
+            SigSet::empty(),
+        );
         for &signal in signals {
-            let number = signal as i32;
-            // SAFETY: the handler loads an atomic, writes a byte and restores errno: all of it is
-            // async-signal-safe (signal-safety(7)).
-            unsafe { signal_hook::low_level::register(number, move || note(number))? };
+            // SAFETY: the handler uses atomics, writes a byte and restores errno: all of it is async-signal-safe
+            // (signal-safety(7)).
+            unsafe { sigaction(signal, &action)? };
         }
         Ok(installed)
     }
@@ -54,6 +63,40 @@ impl Signals {
             taken.extend(numbers[..n].iter().filter_map(|&number| Signal::try_from(i32::from(number)).ok()));
         }
         taken
+    }
+
+    /// Who sent the last TERM or QUIT, if it was a process.
+    pub fn sender() -> Option<Sender> {
+        let sender = SENDER.load(Ordering::SeqCst);
+        let pid = i32::try_from(sender >> 32).ok().filter(|pid| *pid > 0)?;
+        #[allow(clippy::cast_possible_truncation)] // the low half is wanted
+        Some(Sender { pid, uid: sender as u32 })
+    }
+}
+
+/// The process that a signal came from; its pid is 0 where no process of that number can be seen from here, as from
+/// within a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub pid: i32,
+    pub uid: u32,
+}
+
+impl Sender {
+    /// None where the kernel sent it.
+    pub(super) fn of(info: &libc::siginfo_t) -> Option<Self> {
+        let is_sent = matches!(info.si_code, libc::SI_USER | libc::SI_QUEUE | libc::SI_TKILL);
+        // SAFETY: signals with these codes have both (sigaction(2)).
+        is_sent.then(|| unsafe { Self { pid: info.si_pid(), uid: info.si_uid() } })
+    }
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            0 => write!(f, "sent from outside of this container by uid {}", self.uid),
+            pid => write!(f, "sent by pid {pid} uid {}", self.uid),
+        }
     }
 }
 
@@ -89,8 +132,14 @@ fn new_pipe() -> io::Result<OwnedFd> {
 }
 
 /// Runs in the signal handler.
-fn note(number: i32) {
+extern "C" fn note(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
     let before = Errno::last_raw();
+    if matches!(number, libc::SIGTERM | libc::SIGQUIT) {
+        // SAFETY: the kernel passes it, valid while the handler runs (sigaction(2)).
+        let sender = unsafe { info.as_ref() }.and_then(Sender::of);
+        let word = sender.map_or(0, |Sender { pid, uid }| u64::from(pid.unsigned_abs()) << 32 | u64::from(uid));
+        SENDER.store(word, Ordering::SeqCst);
+    }
     let byte = u8::try_from(number).unwrap_or(0);
     // SAFETY: write(2) is async-signal-safe, and `byte` lives through the call. A full pipe loses the byte: the
     // loop has thousands to read then.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use super::teller::Teller;
 use crate::board::Record;
 use crate::serve::{Loop, Turn};
 use crate::site::{Delivery, Outbox, guard};
@@ -21,9 +22,12 @@ const FAILED: i32 = 1;
 
 impl Beside {
     /// Starts a thread for each loop.
-    pub fn start(loops: Vec<(Loop, Record)>, pid: i32) -> Result<Self, String> {
+    pub fn start(loops: Vec<(Loop, Record)>, teller: &Arc<Teller>) -> Result<Self, String> {
         let outboxes = loops.iter().map(|(serving, _)| serving.outbox()).collect();
-        let start = |(serving, record)| Builder::new().name("loop".into()).spawn(move || run(serving, record, pid));
+        let start = |(serving, record)| {
+            let teller = Arc::clone(teller);
+            Builder::new().name("loop".into()).spawn(move || run(serving, record, &teller))
+        };
         let threads = loops.into_iter().map(start).collect::<Result<_, _>>();
         Ok(Self { threads: threads.map_err(|why| format!("cannot start a loop's thread: {why}"))?, outboxes })
     }
@@ -48,11 +52,13 @@ impl Beside {
 }
 
 /// A worker with a loop less would look well and serve badly: it ends, to be replaced.
-fn run(mut serving: Loop, record: Record, pid: i32) {
-    record.open(pid);
+fn run(mut serving: Loop, record: Record, teller: &Teller) {
+    record.open(process::pid());
     let end = guard(|| {
         loop {
-            match serving.turn() {
+            let turn = serving.turn();
+            teller.look_at(&serving);
+            match turn {
                 Ok(Turn::Served | Turn::Watched) => {}
                 Ok(Turn::Finished) => break Ok(()),
                 Err(why) => break Err(why),

@@ -5,6 +5,7 @@ mod beside;
 mod health;
 pub(crate) mod logs;
 mod report;
+mod teller;
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,11 +21,13 @@ use crate::log::access::{AccessLog, Resolver};
 use crate::log::sink::Sink;
 use crate::serve::{Ends, Loop, Parts, Runner, Settings, Turn};
 use crate::site::Handler;
-use crate::sys::pipe;
+use crate::sys::crash;
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use beside::Beside;
 pub(crate) use report::{REPORT_BYTES, Report};
+pub(crate) use teller::Lifetime;
+use teller::Teller;
 
 /// Builds the site, in each worker anew.
 pub(crate) type Factory = dyn Fn(&Identity) -> Result<Box<dyn Handler>, Box<dyn Error>>;
@@ -61,6 +64,8 @@ pub(crate) struct Start<'a> {
     pub accept_window: Duration,
     /// How long it may take to drain when there is no master to cut it off.
     pub graceful_timeout: Duration,
+    /// After how many requests it is to be replaced.
+    pub lifetime: Lifetime,
 }
 
 /// The exit codes of a worker.
@@ -86,6 +91,14 @@ pub(crate) fn run(mut start: Start<'_>) -> i32 {
             record.set_reason(text);
         }
     });
+    let noting = crash::note_causes(move |signal, cause| match signal {
+        // A panic that cannot unwind, or a failed assertion of a library, has been told already.
+        Signal::SIGABRT => record.precede_reason(cause),
+        _ => record.set_reason(cause),
+    });
+    if let Err(cause) = noting {
+        ::log::warn!("cannot watch for fatal signals: {cause}; should one come, its cause will not be known");
+    }
     match serve(start, record) {
         Ok(()) => DONE,
         Err(why) => {
@@ -132,17 +145,23 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
         }
     }
     process::die_with_parent(None).map_err(|why| format!("cannot outlive the master: {why}"))?;
-    let beside = Beside::start(beside, identity.pid)?;
+    let records = start.records.iter().copied().chain([record]).collect();
+    let teller = Teller::new(start.reports, identity.pid, records, start.lifetime);
+    let teller = teller.map(Arc::new).map_err(|why| format!("cannot report: {why}"))?;
+    let beside = Beside::start(beside, &teller)?;
     record.open(identity.pid);
-    pipe::write(start.reports, &Report::Ready.write(identity.pid)).map_err(|why| format!("cannot report: {why}"))?;
+    teller.tell(Report::Ready);
     let end = loop {
-        match serving.turn() {
+        let turn = serving.turn();
+        teller.look_at(&serving);
+        match turn {
             Ok(Turn::Served) => {}
             Ok(Turn::Finished) if beside.has_finished() => break Ok(()),
             // The others must still hear of it when the master is gone.
             Ok(Turn::Finished) => thread::sleep(LOOK_AGAIN),
             Ok(Turn::Watched) => {
                 if must_leave(&mut serving, signals) {
+                    note_stranger(record);
                     let window = accept_window(record.retirement(), start.accept_window);
                     beside.drain(window, None);
                     serving.drain(window, None);
@@ -187,6 +206,13 @@ const fn accept_window(retirement: Option<Retirement>, longest: Duration) -> Dur
     match retirement {
         None | Some(Retirement::LastAtListener) => longest,
         Some(Retirement::ToOthers | Retirement::Alone) => Duration::ZERO,
+    }
+}
+
+/// A worker that anybody but its master asks to leave, leaves, and says who it was.
+fn note_stranger(record: Record) {
+    if let Some(sender) = Signals::sender().filter(|sender| sender.pid != process::parent()) {
+        record.set_reason(&format!("TERM or QUIT {sender}"));
     }
 }
 

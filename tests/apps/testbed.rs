@@ -6,21 +6,23 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::panic;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use nix::sys::signal::{Signal, raise};
 use percent_encoding::percent_decode_str;
 use regrow::{Body, Exchange, Handler, Identity, Request, Response, Trailers, serve_app};
 
 fn main() -> ExitCode {
     serve_app(|worker| {
         let all_quick = std::env::var("TESTBED").is_ok_and(|word| word == "quick");
-        Ok(Testbed { worker: *worker, all_quick, gauge: Arc::default() })
+        Ok(Testbed { worker: *worker, all_quick, gauge: Arc::default(), kept: Mutex::default() })
     })
 }
 
@@ -28,6 +30,8 @@ struct Testbed {
     worker: Identity,
     all_quick: bool,
     gauge: Arc<Gauge>,
+    /// Exchanges that nobody will answer.
+    kept: Mutex<Vec<Exchange>>,
 }
 
 /// How many handlers run, and ran at once at most.
@@ -42,6 +46,7 @@ impl Handler for Testbed {
         let asked = Asked::new(exchange.request());
         match asked.word.as_str() {
             "drop" => drop(exchange),
+            "keep" => self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(exchange),
             "later" => {
                 thread::spawn(move || {
                     thread::sleep(Duration::from_millis(asked.number("ms")));
@@ -85,6 +90,8 @@ impl Testbed {
             "field" => field(asked),
             "framing" => framing(),
             "status" => status(asked),
+            "raise" => raise_signal(asked),
+            "overflow" => text(depth(asked.number("from"))),
             "fragile" => Response::new(Body::stream(Fragile)),
             _ => echo(request),
         }
@@ -93,6 +100,9 @@ impl Testbed {
     fn slow(&self, asked: &Asked) -> Response {
         let now = self.gauge.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.gauge.most.fetch_max(now, Ordering::SeqCst);
+        if let Some(sign) = asked.find("sign") {
+            let _ = File::create(sign);
+        }
         thread::sleep(Duration::from_millis(asked.number("ms")));
         self.gauge.now.fetch_sub(1, Ordering::SeqCst);
         text("slow")
@@ -256,6 +266,22 @@ fn status(asked: &Asked) -> Response {
     let code = u16::try_from(asked.number("code")).unwrap_or(0);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
     response
+}
+
+/// Sends itself a signal.
+fn raise_signal(asked: &Asked) -> Response {
+    let name = asked.find("signal").unwrap_or_default();
+    match Signal::from_str(&format!("SIG{name}")) {
+        Ok(signal) => text(raise(signal).is_ok()),
+        Err(why) => text(why),
+    }
+}
+
+/// Without an end, and so with one.
+#[allow(unconditional_recursion)]
+fn depth(so_far: u64) -> u64 {
+    let here = std::hint::black_box([so_far; 64]);
+    depth(here[63] + 1) + std::hint::black_box(here)[0]
 }
 
 fn text(said: impl std::fmt::Display) -> Response {

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri};
@@ -14,11 +15,12 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 
 use super::wire::{self, Message};
-use super::{Job, Site, child, refuse};
+use super::{Job, Running, Site, child, refuse};
 use crate::site::{BodyStream, Client, Delivery, Exchange, ExchangeKey, pages};
 use crate::sys;
 use crate::sys::message::{self, Patience};
 use crate::sys::process::Ended;
+use crate::sys::signal::Signal;
 
 /// How much of a stream is taken in before its client has taken it: what ends within that holds no process, whatever
 /// the client does.
@@ -56,6 +58,12 @@ struct Child {
     socket: Option<OwnedFd>,
     /// Its response was delivered, or is no longer wanted.
     answered: bool,
+    /// When it was given what it is to do now: to answer, to make a chunk, or to end.
+    since: Duration,
+    /// Nothing more is wanted of it but that it ends.
+    released: bool,
+    /// It was killed, and why was said.
+    given_up: bool,
     /// Chunks of its stream that the loop has not asked for yet; `None` is the end.
     items: VecDeque<Option<io::Result<Bytes>>>,
     /// What they hold of [`READ_AHEAD`].
@@ -86,12 +94,13 @@ impl Processes {
     }
 
     /// Lets a request wait for its process, or a stream for its next chunk.
-    pub fn run(&mut self, job: Job) {
+    pub fn run(&mut self, job: Job, now: Duration) {
         match job {
             Job::Handle(exchange) => self.waiting.push_back(exchange),
             Job::Pull(key, stream) => match self.find(key) {
                 Some(index) => {
                     self.children[index].wanted = Some(stream);
+                    self.children[index].since = now;
                     self.feed(index);
                 }
                 None => refuse(Job::Pull(key, stream), &self.site.outbox, "its process is gone"),
@@ -101,13 +110,13 @@ impl Processes {
 
     /// Forks for those who wait, as far as there may be more processes. `others` are the descriptors of the loop, which
     /// the processes are not to hold.
-    pub fn start(&mut self, others: impl Fn() -> Vec<RawFd>) {
+    pub fn start(&mut self, now: Duration, others: impl Fn() -> Vec<RawFd>) {
         while !self.is_busy() {
             let Some(exchange) = self.waiting.pop_front() else { return };
             let mut exchange = Some(exchange);
             let started = self.fork(&mut exchange, &others);
             match (started, exchange) {
-                (Ok((pid, socket)), Some(exchange)) => self.admit(pid, socket, exchange),
+                (Ok((pid, socket)), Some(exchange)) => self.admit(pid, socket, exchange, now),
                 (Err(cause), Some(exchange)) => {
                     log::error!(
                         "cannot fork for a request: {cause}; answering 503 (raise the limits of processes and open \
@@ -136,7 +145,7 @@ impl Processes {
         Ok((pid, ours))
     }
 
-    fn admit(&mut self, pid: i32, socket: OwnedFd, exchange: Exchange) {
+    fn admit(&mut self, pid: i32, socket: OwnedFd, exchange: Exchange, now: Duration) {
         self.living += 1;
         let entry = self.children.vacant_entry();
         let token = Token(self.first_token + entry.key());
@@ -145,8 +154,20 @@ impl Processes {
         let request = exchange.release();
         let asked = Asked { method: request.method().clone(), uri: request.uri().clone(), client };
         let (items, wanted) = (VecDeque::new(), None);
-        let socket = Some(socket);
-        let child = Child { pid, lives: true, key, asked, socket, answered: false, items, held_bytes: 0, wanted };
+        let child = Child {
+            pid,
+            lives: true,
+            key,
+            asked,
+            socket: Some(socket),
+            answered: false,
+            since: now,
+            released: false,
+            given_up: false,
+            items,
+            held_bytes: 0,
+            wanted,
+        };
         let index = entry.key();
         entry.insert(child);
         if let Err(cause) = watched {
@@ -182,23 +203,51 @@ impl Processes {
         }
     }
 
-    /// Nothing more is wanted of the process of an exchange.
-    pub fn let_go(&mut self, key: ExchangeKey) {
+    /// An exchange is answered: its process is to end.
+    pub fn let_go(&mut self, key: ExchangeKey, now: Duration) {
         if let Some(index) = self.find(key) {
-            let child = &mut self.children[index];
-            child.answered = true;
-            child.items.clear();
-            child.wanted = None;
-            self.close(index);
-            self.tidy(index);
+            self.children[index].since = now;
+            self.release(index);
         }
+    }
+
+    /// Nothing more is wanted of a process.
+    fn release(&mut self, index: usize) {
+        let child = &mut self.children[index];
+        (child.answered, child.released) = (true, true);
+        child.items.clear();
+        child.wanted = None;
+        self.close(index);
+        self.tidy(index);
     }
 
     /// Nothing more is wanted of an exchange, nor of its process if it has one.
     pub fn forget(&mut self, key: ExchangeKey) {
-        self.let_go(key);
+        if let Some(index) = self.find(key) {
+            self.release(index);
+        }
         let place = self.waiting.iter().position(|exchange| exchange.key() == key);
         place.and_then(|place| self.waiting.remove(place)).map(Exchange::release);
+    }
+
+    /// When the process was given its task that has been at it for longest; what waits begins `now` at the earliest.
+    pub fn oldest(&self, now: Duration) -> Option<Duration> {
+        let at_work = self.children.iter().filter(|(_, child)| child.is_at_work()).map(|(_, child)| child.since);
+        at_work.min().or_else(|| (!self.waiting.is_empty() || self.living > 0).then_some(now))
+    }
+
+    /// Kills a process that was given its task at that time or before.
+    pub fn give_up(&mut self, began: Duration) -> Option<Running> {
+        let is_overdue = |child: &Child| child.is_at_work() && child.since <= began;
+        let index = self.children.iter().find_map(|(index, child)| is_overdue(child).then_some(index))?;
+        let child = &mut self.children[index];
+        child.given_up = true;
+        if let Err(cause) = sys::process::signal(child.pid, Signal::SIGKILL) {
+            log::error!("cannot kill child={}: {cause}", child.pid);
+        }
+        let given_up = Running { key: child.key, since: child.since, asked: Some(child.asked.shown()) };
+        self.release(index);
+        Some(given_up)
     }
 
     fn find(&self, key: ExchangeKey) -> Option<usize> {
@@ -256,6 +305,9 @@ impl Processes {
     /// Says why a process died, and answers in its place where it did not.
     fn explain(&mut self, index: usize, ended: Ended) {
         let child = &mut self.children[index];
+        if child.given_up {
+            return;
+        }
         let answered = std::mem::replace(&mut child.answered, true);
         let (pid, asked) = (child.pid, child.asked.shown());
         match (answered, ended) {
@@ -297,6 +349,14 @@ impl Processes {
         if !child.lives && child.socket.is_none() && child.items.is_empty() {
             self.children.remove(index);
         }
+    }
+}
+
+impl Child {
+    /// Whether something is wanted of it: one whose client takes its time waits for that.
+    fn is_at_work(&self) -> bool {
+        let is_asked = !self.answered || self.wanted.is_some() || self.released;
+        self.lives && !self.given_up && is_asked
     }
 }
 

@@ -78,9 +78,9 @@ impl Bench {
             for delivery in deliveries.drain(..) {
                 match delivery {
                     Delivery::Response(_, response) => statuses.push(response.status().as_u16()),
-                    Delivery::JobDone => {
+                    Delivery::JobDone(key, _) => {
                         done += 1;
-                        self.executor.job_done();
+                        self.executor.job_done(key, MS);
                     }
                     Delivery::Chunk(..) | Delivery::Drain(..) => panic!("nobody asked for it"),
                 }
@@ -168,7 +168,7 @@ fn what_waits_for_a_client_that_is_gone_is_not_done() {
         assert_eq!(bench.next_began(), "/runs");
         let [gone, _] = ["/gone", "/waits"].map(|path| bench.ask(path, MS));
         for key in [gone, gone, runs] {
-            bench.executor.forget(key);
+            bench.executor.forget(key, String::new);
         }
         bench.let_go();
         assert_eq!(bench.answers(2), [200; 2], "{wanted:?}");
@@ -183,7 +183,103 @@ fn loops_that_share_a_pool_forget_only_what_is_their_own() {
     let Executor::Pool(seat) = &bench.executor else { unreachable!() };
     let other = PoolSeat::new(Arc::clone(&seat.pool), Arc::new(Outbox::new(|| {})));
     let [_, waits] = ["/runs", "/waits"].map(|path| bench.ask(path, MS));
-    other.forget(waits);
+    other.forget(waits, String::new);
     bench.let_go();
     assert_eq!(bench.answers(2), [200; 2]);
+}
+
+#[test]
+fn a_thread_that_is_stuck_is_given_up_and_another_takes_its_place() {
+    for wanted in [config::Runner::Pool(1), config::Runner::Threads(1)] {
+        let mut bench = Bench::new(wanted);
+        let (before, later) = times();
+        assert_eq!(bench.executor.oldest(before), None, "{wanted:?}: nothing runs");
+        let stuck = bench.ask("/stuck", before);
+        assert_eq!(bench.next_began(), "/stuck");
+        bench.ask("/waits", before);
+        let began = bench.executor.oldest(later).unwrap();
+        assert!((before..later).contains(&began), "{wanted:?}: {began:?}");
+        assert_eq!(bench.executor.give_up(before - MS, before), None, "{wanted:?}: too soon");
+        bench.executor.forget(stuck, || "what it was".to_owned());
+        let given_up = Running { key: stuck, since: began, asked: Some("what it was".to_owned()) };
+        assert_eq!(bench.executor.give_up(began, later), Some(given_up), "{wanted:?}");
+        assert_eq!(bench.next_began(), "/waits", "{wanted:?}: in another thread");
+        assert_eq!(bench.executor.give_up(began, later), None, "{wanted:?}: once is enough");
+        assert!(bench.executor.is_busy(), "{wanted:?}: with the one that waited");
+        bench.let_go();
+        assert_eq!(bench.answers(2), [200; 2], "{wanted:?}: the loop knows which comes too late");
+        bench.ask("/next", later);
+        assert_eq!(bench.answers(1), [200], "{wanted:?}");
+        assert!(!bench.executor.is_busy(), "{wanted:?}");
+    }
+}
+
+/// Now, and when all that begins now will have begun.
+fn times() -> (Duration, Duration) {
+    let now = crate::sys::clock::monotonic();
+    (now, now + Duration::from_secs(3600))
+}
+
+#[test]
+fn a_pool_is_as_large_as_before_when_a_stuck_thread_comes_back() {
+    let mut bench = Bench::new(config::Runner::Pool(1));
+    let (before, later) = times();
+    bench.ask("/stuck", before);
+    bench.next_began();
+    assert!(bench.executor.give_up(later, later).is_some());
+    bench.let_go();
+    bench.answers(1);
+    *bench.handler.open.lock().unwrap() = false;
+    let Executor::Pool(seat) = &bench.executor else { unreachable!() };
+    let pool = Arc::clone(&seat.pool);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while pool.threads() > 1 {
+        assert!(std::time::Instant::now() < deadline, "it stays");
+        std::thread::yield_now();
+    }
+    for path in ["/1", "/2"] {
+        bench.ask(path, MS);
+    }
+    assert_eq!(bench.next_began(), "/1");
+    assert!(bench.executor.is_busy() && bench.began.try_recv().is_err(), "a second runs");
+    bench.let_go();
+    assert_eq!(bench.answers(2), [200; 2]);
+}
+
+#[test]
+fn what_had_to_wait_begins_when_its_thread_takes_it_up() {
+    let mut bench = Bench::new(config::Runner::Pool(1));
+    let before = crate::sys::clock::monotonic();
+    bench.ask("/runs", MS);
+    assert_eq!(bench.next_began(), "/runs");
+    bench.ask("/waits", 2 * MS);
+    bench.let_go();
+    let mut began = Vec::new();
+    let mut deliveries = Vec::new();
+    while began.len() < 2 {
+        bench.outbox.collect(&mut deliveries);
+        began.extend(deliveries.drain(..).filter_map(|delivery| match delivery {
+            Delivery::JobDone(_, since) => Some(since),
+            Delivery::Response(..) | Delivery::Chunk(..) | Delivery::Drain(..) => None,
+        }));
+        std::thread::yield_now();
+    }
+    // The first thread may not have waited yet when its job came.
+    assert!(began[0] == MS || began[0] >= before, "{began:?}");
+    assert!(began[1] >= before, "not when it came: {began:?}");
+}
+
+#[test]
+fn loops_that_share_a_pool_give_up_only_what_is_their_own() {
+    let mut bench = Bench::new(config::Runner::Pool(1));
+    let Executor::Pool(seat) = &bench.executor else { unreachable!() };
+    let other = PoolSeat::new(Arc::clone(&seat.pool), Arc::new(Outbox::new(|| {})));
+    let (before, later) = times();
+    bench.ask("/stuck", before);
+    bench.next_began();
+    assert_eq!(other.give_up(later), None);
+    assert_eq!(other.oldest(later), Some(later), "its own may come at any time");
+    assert!(bench.executor.give_up(later, later).is_some());
+    bench.let_go();
+    bench.answers(1);
 }
