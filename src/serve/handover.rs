@@ -324,9 +324,10 @@ impl Loop {
         let before = self.env.now.saturating_sub(PATIENCE);
         let Some((exchange, since)) = pool.withdraw(before, |exchange| self.can_go(exchange)) else { return false };
         let index = exchange.key().index;
-        let sent = self.table.get(index).map(|connection| {
-            parcel::put_request(handover.ends.way_in(Queue::Requests), connection, &exchange)
-        });
+        let sent = self
+            .table
+            .get(index)
+            .map(|connection| parcel::put_request(handover.ends.way_in(Queue::Requests), connection, &exchange));
         if !matches!(sent, Some(Ok(()))) {
             // There is no room, or no memory, for it now.
             pool.put_back(exchange, since);

@@ -112,8 +112,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
         let access = AccessLog::new(start.access_log.clone(), start.access_format, identity, resolvers.pop());
         let (listeners, handler, runner) = (start.listeners.clone(), Arc::clone(&site), runner.clone());
         let (entrance, handover, board) = (start.entrance.clone(), handover.clone(), start.board);
-        let parts =
-            Parts { listeners, entrance, handover, shares_requests, handler, runner, access, board, record };
+        let parts = Parts { listeners, entrance, handover, shares_requests, handler, runner, access, board, record };
         Loop::new(&start.settings, parts).map_err(|why| format!("cannot start the loop: {why}"))
     };
     let beside = start.records.iter().map(|&of| make(of).map(|serving| (serving, of)));
