@@ -189,10 +189,11 @@ impl Loop {
         self.gate.closed = !open;
     }
 
-    /// Serves a connection that was made within this process, as if it came from a listener without TLS.
+    /// Serves, from the next turn on, a connection that was made within this process, as if it came from a listener without
+    /// TLS.
     pub fn serve(&mut self, socket: OwnedFd) {
         let index = self.admit(Connection::new(socket, Transport::Plain, Client::Unix));
-        self.drive(index);
+        self.queue(index);
     }
 
     /// Waits for something to happen, and sees to it.
