@@ -49,3 +49,38 @@ fn replace([error, access]: [u8; 2], descriptors: Vec<OwnedFd>, access_log: &Sin
 fn complain(cause: &io::Error) {
     ::log::error!("cannot write to a log that was reopened: {cause}; going on with the old one; reopen once more");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::LogTarget;
+
+    #[test]
+    fn logs_arrive_one_by_one_and_the_end_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| Sink::open(&LogTarget::File(folder.path().join(name))).unwrap();
+        let (near, far) = message::pair().unwrap();
+        let mut access = open("access");
+        assert!(receive(&far, &access), "nothing was said");
+        let [error, new, newer] = ["error", "new", "newer"].map(open);
+        send(&near, error.descriptor(), new.descriptor()).unwrap();
+        send(&near, error.descriptor(), None).unwrap();
+        assert!(receive(&far, &access));
+        access.write(b"a\n");
+        send(&near, None, newer.descriptor()).unwrap();
+        drop(near);
+        assert!(!receive(&far, &access), "the end");
+        access.write(b"b\n");
+        let content = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(["error", "access", "new", "newer"].map(content), ["", "", "a\n", "b\n"]);
+    }
+
+    #[test]
+    fn who_does_not_listen_is_not_waited_for() {
+        let (near, _far) = message::pair().unwrap();
+        let full = (0..100_000).find_map(|_| send(&near, None, None).err()).unwrap();
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    }
+}
