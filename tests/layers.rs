@@ -96,7 +96,8 @@ const WALL_CLOCK: [&str; 6] = [
 
 #[test]
 fn only_dates_and_log_lines_come_from_the_wall_clock() {
-    let words = ["SystemTime::now", "CLOCK_REALTIME", "CLOCK_REALTIME_COARSE", "UtcDateTime", "gettimeofday", ".elapsed()"];
+    let words =
+        ["SystemTime::now", "CLOCK_REALTIME", "CLOCK_REALTIME_COARSE", "UtcDateTime", "gettimeofday", ".elapsed()"];
     let readers = sources().into_iter().filter(|source| words.iter().any(|word| source.code.contains(word)));
     let mut readers: Vec<_> = readers.map(|source| source.path).collect();
     readers.sort_unstable();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -77,6 +77,10 @@ fn workers_and_the_reporter_become_the_user_for_good_and_the_master_stays_root()
         for pid in children {
             wait_until("nobody", || (status(pid, "NoNewPrivs") == "1").then_some(()));
             expect_powerless(pid, nobody.uid.as_raw(), nobody.gid.as_raw());
+            // What others of this user may not look into is root's (proc(5)).
+            if fs::read_to_string("/proc/sys/fs/suid_dumpable").is_ok_and(|says| says.trim() == "0") {
+                assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0);
+            }
         }
         assert_eq!(status(server.pid(), "Uid"), four(0));
         assert_eq!(Client::open(server.address()).get("/who").status, 200, "{mode:?}");
@@ -244,13 +248,36 @@ fn who_is_not_root_can_only_be_himself() {
             return skip("a master of another user", "it cannot run the program where it was built");
         }
         assert_eq!(code, Some(2), "{args:?}: {said}");
-        let wanted = format!("{} {}: only root can have workers that run as somebody else; start regrow as root", args[0], args[1]);
+        let wanted = format!(
+            "{} {}: only root can have workers that run as somebody else; start regrow as root",
+            args[0], args[1]
+        );
         assert!(said.contains(&wanted), "{said}");
     }
     let launch = Launch::regrow().args(["--user", "nobody", "--accessLog", "off"]).through(&wrapper);
     let server = launch.start();
     let worker = server.worker_pids()[0];
     assert_eq!([status(worker, "Uid"), status(worker, "NoNewPrivs")], [four(nobody.uid.as_raw()), "1".to_owned()]);
+}
+
+#[test]
+fn a_root_that_could_not_become_the_user_or_not_stop_its_workers_is_told_so_before_it_starts() {
+    if !is_root("a root that lacks capabilities") {
+        return;
+    }
+    for (lacks, wanted) in [
+        ("-setuid", "--user nobody: a worker cannot become that (Operation not permitted"),
+        ("-setgid", "--user nobody: a worker cannot become that (Operation not permitted"),
+        ("-kill", "--user nobody: root lacks a capability here, and the master could not stop its workers; "),
+    ] {
+        let (code, said) = check(Path::new("/"), &["setpriv", "--bounding-set", lacks], &["--user", "nobody"]);
+        assert!(code == Some(2) && said.contains(wanted), "{lacks}: {said}");
+    }
+    // Some containers leave root the capabilities that it takes, and not this one.
+    let launch = Launch::regrow().args(["--user", "nobody"]).through(&["setpriv", "--bounding-set", "-setpcap"]);
+    let mut server = launch.start();
+    assert_eq!(status(server.worker_pids()[0], "CapPrm"), "0000000000000000");
+    assert_eq!(server.stop(), 0);
 }
 
 #[test]

@@ -24,7 +24,8 @@ impl Rotated {
         let (logs, socket) = (launch.folder().join("logs"), launch.folder().join("site.sock"));
         fs::create_dir(&logs).unwrap();
         fs::set_permissions(&logs, Permissions::from_mode(0o700)).unwrap();
-        let launch = launch.arg("--accessLog").arg(logs.join("access.log")).arg("--errorLog").arg(logs.join("error.log"));
+        let launch =
+            launch.arg("--accessLog").arg(logs.join("access.log")).arg("--errorLog").arg(logs.join("error.log"));
         let server = launch.arg("--socketFile").arg(&socket).listening_elsewhere().spawn();
         let rotated = Self { server, logs, socket };
         rotated.wait_for("error.log", "serve)", 1);
@@ -171,6 +172,24 @@ fn where_a_new_file_cannot_be_made_the_old_one_goes_on() {
     assert_eq!(rotated.get().unwrap(), 200);
     assert_eq!(rotated.server.stop(), 0);
     assert!(read("access.log").lines().count() > lines);
+}
+
+#[test]
+fn a_worker_without_a_free_descriptor_takes_the_new_files_all_the_same() {
+    let rotated = Rotated::start(&["--headerTimeout", "60s"]);
+    let worker = rotated.server.worker_pids()[0];
+    let limit = fs::read_dir(format!("/proc/{worker}/fd")).unwrap().count() + 10;
+    let args = [format!("--pid={worker}"), format!("--nofile={limit}:{limit}")];
+    assert!(std::process::Command::new("prlimit").args(args).status().unwrap().success());
+    let mut crowd: Vec<_> = (0..30).map(|_| Connection::open_unix(&rotated.socket).unwrap()).collect();
+    for client in &mut crowd {
+        client.send(b"GET /").unwrap();
+    }
+    rotated.wait_for("error.log", "cannot accept connections", 1);
+    rotated.rotate(1);
+    assert!(!rotated.read("error.log").contains("reopen once more"), "{}", rotated.read("error.log"));
+    drop(crowd);
+    wait_until("an answer", || rotated.get().ok());
 }
 
 #[test]

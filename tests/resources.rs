@@ -27,7 +27,9 @@ fn with_few_descriptors_it_waits_for_one_without_spinning_and_goes_on_when_there
         let server = launch.through(&["prlimit", &format!("--nofile={limit}:{limit}")]).start();
         let workers = server.worker_pids();
         let mut crowd: Vec<_> = (0..60).map(|_| Client::open(server.address())).collect();
-        crowd.iter_mut().for_each(|client| client.send("GET /"));
+        for client in &mut crowd {
+            client.send("GET /");
+        }
         let ticks = || workers.iter().copied().chain([server.pid()]).map(cpu_ticks).sum::<u64>();
         let before = ticks();
         // Two seconds, in which nothing is to be done for those who wait.

@@ -93,19 +93,7 @@ impl Effects {
         let links = Links::default();
         let pid = process::pid();
         let (reporter, served, cut_off) = (Reporter::default(), 0, 0);
-        Ok(Self {
-            setup,
-            settings,
-            signals,
-            pid,
-            board,
-            handover,
-            reporter,
-            reports,
-            links,
-            served,
-            cut_off,
-        })
+        Ok(Self { setup, settings, signals, pid, board, handover, reporter, reports, links, served, cut_off })
     }
 
     /// Does it, and says what became of it where the machine needs to know.

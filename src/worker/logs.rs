@@ -18,21 +18,46 @@ pub(crate) fn send(link: &OwnedFd, error: Option<BorrowedFd<'_>>, access: Option
     message::send(link, &which, &descriptors, Patience::DoNotWait)
 }
 
-/// Takes all that has come. False is the end: the master is gone.
-pub(crate) fn receive(link: &OwnedFd, access: &Sink) -> bool {
-    let mut which = [0; 2];
-    loop {
-        match message::receive(link, &mut which, Patience::DoNotWait) {
-            Ok((0, _)) => return false,
-            Ok((_, descriptors)) => replace(which, descriptors, access),
-            Err(cause) if cause.kind() == ErrorKind::WouldBlock => return true,
-            // No descriptor was free for one of a log.
-            Err(cause) if cause.kind() == ErrorKind::InvalidData => complain(&cause),
-            Err(cause) => {
-                ::log::error!("cannot hear the master: {cause}");
-                return false;
+/// The end of a link at which the master is heard.
+#[derive(Debug)]
+pub(crate) struct Ear<'a> {
+    link: &'a OwnedFd,
+    access: Sink,
+    /// They make room for the descriptors of a message, where all others are taken.
+    spare: Vec<OwnedFd>,
+}
+
+impl<'a> Ear<'a> {
+    /// With an access log, which may be off.
+    pub fn new(link: &'a OwnedFd, access: Sink) -> Self {
+        let mut ear = Self { link, access, spare: Vec::new() };
+        ear.make_spare();
+        ear
+    }
+
+    /// Takes all that has come. False is the end: the master is gone.
+    pub fn hear(&mut self) -> bool {
+        let mut which = [0; 2];
+        self.spare.clear();
+        let is_there = loop {
+            match message::receive(self.link, &mut which, Patience::DoNotWait) {
+                Ok((0, _)) => break false,
+                Ok((_, descriptors)) => replace(which, descriptors, &self.access),
+                Err(cause) if cause.kind() == ErrorKind::WouldBlock => break true,
+                // There was no room for one of the descriptors after all: another thread has taken it.
+                Err(cause) if cause.kind() == ErrorKind::InvalidData => complain(&cause),
+                Err(cause) => {
+                    ::log::error!("cannot hear the master: {cause}");
+                    break false;
+                }
             }
-        }
+        };
+        self.make_spare();
+        is_there
+    }
+
+    fn make_spare(&mut self) {
+        self.spare = (0..2).map_while(|_| self.link.try_clone().ok()).collect();
     }
 }
 
@@ -63,15 +88,16 @@ mod tests {
         let open = |name: &str| Sink::open(&LogTarget::File(folder.path().join(name))).unwrap();
         let (near, far) = message::pair().unwrap();
         let mut access = open("access");
-        assert!(receive(&far, &access), "nothing was said");
+        let mut ear = Ear::new(&far, access.clone());
+        assert!(ear.hear(), "nothing was said");
         let [error, new, newer] = ["error", "new", "newer"].map(open);
         send(&near, error.descriptor(), new.descriptor()).unwrap();
         send(&near, error.descriptor(), None).unwrap();
-        assert!(receive(&far, &access));
+        assert!(ear.hear());
         access.write(b"a\n");
         send(&near, None, newer.descriptor()).unwrap();
         drop(near);
-        assert!(!receive(&far, &access), "the end");
+        assert!(!ear.hear(), "the end");
         access.write(b"b\n");
         let content = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(["error", "access", "new", "newer"].map(content), ["", "", "a\n", "b\n"]);

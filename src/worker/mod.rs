@@ -23,6 +23,7 @@ use crate::sys::pipe;
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use beside::Beside;
+use logs::Ear;
 pub(crate) use report::{REPORT_BYTES, Report};
 
 /// Builds the site, in each worker anew.
@@ -113,6 +114,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let beside = start.records.iter().map(|&of| make(of, None).map(|serving| (serving, of)));
     let beside = beside.collect::<Result<Vec<_>, _>>()?;
     let mut serving = make(record, start.handover)?;
+    let mut ear = Ear::new(link, start.access_log.clone());
     let watched = serving.watch(signals.as_fd()).and_then(|()| serving.watch(link.as_fd()));
     watched.map_err(|why| format!("cannot watch for signals: {why}"))?;
     drop(start.listeners);
@@ -138,7 +140,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
                     beside.drain(window, None);
                     serving.drain(window, None);
                 }
-                if !logs::receive(link, &start.access_log) {
+                if !ear.hear() {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     beside.drain(Duration::ZERO, Some(start.graceful_timeout));
                     serving.drain(Duration::ZERO, Some(start.graceful_timeout));

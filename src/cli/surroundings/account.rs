@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use super::{Surroundings, of_setting};
+use super::{CAP_KILL, Surroundings, has_capability, of_setting};
 use crate::config::{Config, Mistake, Wrong};
 use crate::sys::privileges::{Account, Missing, is_root};
 
@@ -35,13 +35,27 @@ fn account(config: &Config) -> Result<Option<Account>, Option<Mistake>> {
     let of_group = |wrong| of_setting("group", &group.as_deref().unwrap_or_default(), group, Err(wrong));
     let of_either = |wrong| if user.is_some() { of_user(wrong) } else { of_group(wrong) };
     let account = Account::find(user.as_deref(), group.as_deref()).map_err(|missing| match missing {
-        Missing::User => of_user(Wrong::new("no such user", "make that user first (useradd --system), or name another")),
-        Missing::Group => of_group(Wrong::new("no such group", "make that group first (groupadd --system), or name another")),
-        Missing::GroupOfUser => of_either(Wrong::new("this number has no name, so its group is not known", "say group too")),
+        Missing::User => {
+            of_user(Wrong::new("no such user", "make that user first (useradd --system), or name another"))
+        }
+        Missing::Group => {
+            of_group(Wrong::new("no such group", "make that group first (groupadd --system), or name another"))
+        }
+        Missing::GroupOfUser => {
+            of_either(Wrong::new("this number has no name, so its group is not known", "say group too"))
+        }
         Missing::Answer(cause) => {
             of_either(Wrong::new(format!("cannot be looked up ({cause})"), "see to the user database (nsswitch.conf)"))
         }
     })?;
+    let may_signal = || has_capability(&fs::read_to_string("/proc/self/status").unwrap_or_default(), CAP_KILL);
+    if !account.is_own() && is_root() && !account.is_root() && may_signal() == Some(false) {
+        let remedy = "leave it CAP_KILL, or start regrow as that user";
+        return Err(of_either(Wrong::new(
+            "root lacks a capability here, and the master could not stop its workers",
+            remedy,
+        )));
+    }
     if !is_root() && !account.is_own() {
         let remedy = "start regrow as root, or leave it out: workers then run as who starts it";
         return Err(of_either(Wrong::new("only root can have workers that run as somebody else", remedy)));
@@ -64,8 +78,10 @@ fn root_for_ever(config: &Config, account: Option<&Account>) -> Option<String> {
             "user = {user_name} ({}): workers may do anything on this machine; name another, www-data, say",
             user.origin
         ),
-        None => "workers run as root and may do anything on this machine; in production say user = www-data, or another"
-            .to_owned(),
+        None => {
+            "workers run as root and may do anything on this machine; in production say user = www-data, or another"
+                .to_owned()
+        }
     })
 }
 
@@ -79,7 +95,9 @@ fn closed_to(account: &Account, config: &Config) -> Vec<String> {
     let closed = config.static_content.iter().filter_map(|content| {
         let cause = account.attempt(|| enter(&content.path)).err()?;
         let path = content.path.display();
-        Some(format!("{who} may not read and enter {path} ({cause}), so clients get no file of it; let it (chgrp, chmod)"))
+        Some(format!(
+            "{who} may not read and enter {path} ({cause}), so clients get no file of it; let it (chgrp, chmod)"
+        ))
     });
     closed.collect()
 }
