@@ -83,6 +83,27 @@ fn unsafe_lives_in_sys() {
     }
 }
 
+/// The wall clock may jump, and nothing that waits or counts may mind. What it says is told to people and clients, or
+/// compared with what a file or a certificate says.
+const WALL_CLOCK: [&str; 6] = [
+    "cli/surroundings/tls.rs",
+    "log/error.rs",
+    "master/effects.rs",
+    "serve/env.rs",
+    "site/files/found.rs",
+    "sys/version.rs",
+];
+
+#[test]
+fn only_dates_and_log_lines_come_from_the_wall_clock() {
+    let words =
+        ["SystemTime::now", "CLOCK_REALTIME", "CLOCK_REALTIME_COARSE", "UtcDateTime", "gettimeofday", ".elapsed()"];
+    let readers = sources().into_iter().filter(|source| words.iter().any(|word| source.code.contains(word)));
+    let mut readers: Vec<_> = readers.map(|source| source.path).collect();
+    readers.sort_unstable();
+    assert_eq!(readers, WALL_CLOCK);
+}
+
 /// A file of src without its comments and its tests.
 struct Source {
     /// Below src.

@@ -247,17 +247,20 @@ impl Privileges {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Self {
             first_free_port: read_number("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024),
-            may_bind_any: may_bind(&status).unwrap_or_else(privileges::is_root),
+            may_bind_any: has_capability(&status, CAP_NET_BIND_SERVICE).unwrap_or_else(privileges::is_root),
         }
     }
 }
 
-/// capabilities(7): the effective set has `CAP_NET_BIND_SERVICE`.
-fn may_bind(status: &str) -> Option<bool> {
-    const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+/// Numbers of capabilities(7).
+const CAP_KILL: u32 = 5;
+const CAP_NET_BIND_SERVICE: u32 = 10;
+
+/// Whether a capability is in the effective set that `/proc/self/status` shows.
+fn has_capability(status: &str, number: u32) -> Option<bool> {
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let set = u64::from_str_radix(set.trim(), 16).ok()?;
-    Some(set & CAP_NET_BIND_SERVICE != 0)
+    Some(set & (1 << number) != 0)
 }
 
 fn privileged_port(port: u16, privileges: &Privileges) -> Option<Wrong> {

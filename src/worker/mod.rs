@@ -25,6 +25,7 @@ use crate::sys::crash;
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use beside::Beside;
+use logs::Ear;
 pub(crate) use report::{REPORT_BYTES, Report};
 pub(crate) use teller::Lifetime;
 use teller::Teller;
@@ -132,13 +133,12 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let beside = start.records.iter().map(|&of| make(of).map(|serving| (serving, of)));
     let beside = beside.collect::<Result<Vec<_>, _>>()?;
     let mut serving = make(record)?;
+    let mut ear = Ear::new(link, start.access_log.clone());
     let watched = serving.watch(signals.as_fd()).and_then(|()| serving.watch(link.as_fd()));
     watched.map_err(|why| format!("cannot watch for signals: {why}"))?;
     drop(start.listeners);
     if let Some(path) = start.health_path {
-        let healthy = health::check(&mut serving, path, |serving| {
-            must_leave(serving, signals) || !logs::receive(link, &start.access_log)
-        });
+        let healthy = health::check(&mut serving, path, |serving| must_leave(serving, signals) || !ear.hear());
         if !matches!(healthy, Ok(true)) {
             serving.close_log();
             return healthy.map(drop);
@@ -166,7 +166,7 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
                     beside.drain(window, None);
                     serving.drain(window, None);
                 }
-                if !logs::receive(link, &start.access_log) {
+                if !ear.hear() {
                     ::log::warn!("the master is gone: finishing what is under way, and leaving");
                     beside.drain(Duration::ZERO, Some(start.graceful_timeout));
                     serving.drain(Duration::ZERO, Some(start.graceful_timeout));

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use super::{Surroundings, of_setting};
+use super::{CAP_KILL, Surroundings, has_capability, of_setting};
 use crate::config::{Config, Mistake, Wrong};
 use crate::sys::privileges::{Account, Missing, is_root};
 
@@ -48,6 +48,14 @@ fn account(config: &Config) -> Result<Option<Account>, Option<Mistake>> {
             of_either(Wrong::new(format!("cannot be looked up ({cause})"), "see to the user database (nsswitch.conf)"))
         }
     })?;
+    let may_signal = || has_capability(&fs::read_to_string("/proc/self/status").unwrap_or_default(), CAP_KILL);
+    if !account.is_own() && is_root() && !account.is_root() && may_signal() == Some(false) {
+        let remedy = "leave it CAP_KILL, or start regrow as that user";
+        return Err(of_either(Wrong::new(
+            "root lacks a capability here, and the master could not stop its workers",
+            remedy,
+        )));
+    }
     if !is_root() && !account.is_own() {
         let remedy = "start regrow as root, or leave it out: workers then run as who starts it";
         return Err(of_either(Wrong::new("only root can have workers that run as somebody else", remedy)));

@@ -129,3 +129,26 @@ fn a_panic_is_noted_with_message_place_and_thread() {
     let messages: Vec<_> = noted.iter().map(|text| text.rsplit_once("): ").unwrap().1).collect();
     assert_eq!(messages, ["a literal", "number 7", "(no message)"]);
 }
+
+#[test]
+fn what_is_logged_goes_elsewhere_once_sink_and_level_were_exchanged() {
+    let [first, second] = [(); 2].map(|()| log_fd::pipe());
+    switch(Sink::over(&first.1), LevelFilter::Trace);
+    assert!(sink().is_none(), "nothing is exchanged that was not set");
+    init(Sink::over(&first.1), LevelFilter::Warn).unwrap();
+    let say = || {
+        ::log::warn!(target: "exchange", "a warning");
+        ::log::info!(target: "exchange", "a word");
+    };
+    say();
+    switch(Sink::over(&second.1), LevelFilter::Info);
+    say();
+    assert!(init(Sink::over(&first.1), LevelFilter::Trace).is_err(), "only once");
+    switch(Sink::open(&crate::config::LogTarget::Off).unwrap(), LevelFilter::Off);
+    let said = [first, second].map(|(reader, writer)| {
+        drop(writer);
+        let text = read_all(reader);
+        (text.matches("a warning\n").count(), text.matches("a word\n").count())
+    });
+    assert_eq!(said, [(1, 0), (1, 1)]);
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,55 @@ fn clones_append_to_one_file_and_count_apart() {
     second.write(b"b\n");
     first.write(b"c\n");
     assert_eq!(fs::read(&path).unwrap(), b"a\nb\nc\n");
+}
+
+#[test]
+fn a_file_that_was_renamed_is_opened_anew_for_all_clones_and_under_the_same_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut first = open(&path);
+    let mut second = first.clone();
+    let number = first.descriptor().unwrap().as_raw_fd();
+    first.write(b"a\n");
+    fs::rename(&path, folder.path().join("old")).unwrap();
+    second.write(b"b\n");
+    first.reopen().unwrap();
+    first.write(b"c\n");
+    second.write(b"d\n");
+    assert_eq!(first.descriptor().unwrap().as_raw_fd(), number);
+    assert_eq!(fs::read(folder.path().join("old")).unwrap(), b"a\nb\n");
+    assert_eq!(fs::read(&path).unwrap(), b"c\nd\n");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_anew_goes_on_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut sink = open(&path);
+    fs::remove_file(&path).unwrap();
+    log_fd::make_fifo(&path);
+    let no_reader = sink.reopen().unwrap_err().to_string();
+    assert!(no_reader.contains("start the reader of that FIFO first"), "{no_reader}");
+    let _reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let other_kind = sink.reopen().unwrap_err().to_string();
+    assert!(other_kind.contains("it is not of the same kind as before; put a file there"), "{other_kind}");
+    sink.write(b"a\n");
+    assert_eq!(sink.lost(), 0);
+}
+
+#[test]
+fn a_descriptor_from_elsewhere_takes_the_place_of_one_of_the_same_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mut sink, other] = ["log", "other"].map(|name| open(&folder.path().join(name)));
+    let from = || other.descriptor().unwrap().try_clone_to_owned().unwrap();
+    sink.replace(from()).unwrap();
+    sink.write(b"a\n");
+    assert_eq!(fs::read(folder.path().join("other")).unwrap(), b"a\n");
+    let (_reader, writer) = log_fd::pipe();
+    let pipe = Sink::over(writer);
+    assert!(pipe.replace(from()).is_err() && pipe.descriptor().is_none() && pipe.reopen().is_ok());
+    let off = Sink::open(&LogTarget::Off).unwrap();
+    assert!(off.replace(from()).is_ok() && off.descriptor().is_none() && off.reopen().is_ok());
 }
 
 #[test]
