@@ -9,7 +9,7 @@ use http::HeaderValue;
 
 use super::arguments::Settled;
 use super::surroundings::Purpose;
-use super::{CliExit, Status, arguments, processors};
+use super::{CliExit, Status, arguments, control_socket, processors};
 use crate::board::Identity;
 use crate::config::{Config, Layout};
 use crate::listen::tls::{Acceptor, Credentials};
@@ -87,6 +87,7 @@ fn prepare(settled: Settled, factory: Box<Factory>) -> Result<Setup, String> {
     let mut listeners =
         listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
     let status_listeners = status_listeners(&config).map_err(|why| why.to_string())?;
+    let control_listener = control_socket::bind(&config, &listeners, false).map_err(|why| why.to_string())?;
     let entrance = entrance(&config, credentials.as_ref())?;
     if entrance.tls.is_some() {
         listeners.iter_mut().for_each(Listener::expect_tls);
@@ -96,9 +97,12 @@ fn prepare(settled: Settled, factory: Box<Factory>) -> Result<Setup, String> {
     for listener in &status_listeners {
         ::log::info!("status on {listener}/healthz and /readyz");
     }
+    if let Some(listener) = &control_listener {
+        ::log::info!("commands on {listener}");
+    }
     let [listeners, status_listeners] =
         [listeners, status_listeners].map(|listeners| listeners.into_iter().map(Arc::new).collect());
-    Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log })
+    Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log, control_listener })
 }
 
 fn entrance(config: &Config, credentials: Option<&Credentials>) -> Result<Entrance, String> {

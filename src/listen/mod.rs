@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -80,6 +80,14 @@ impl Listener {
         self.scheme = "https";
     }
 
+    /// Its port, if it has one.
+    pub fn port(&self) -> Option<u16> {
+        match &self.bound {
+            Bound::Tcp(address) => Some(address.port()),
+            Bound::Unix(_) => None,
+        }
+    }
+
     /// Hands over all connections at once from now on, also those that wait for their request in the kernel, so
     /// that none is left there when the socket closes.
     pub fn stop_deferring(&self) -> io::Result<()> {
@@ -112,7 +120,8 @@ impl fmt::Display for Listener {
 pub(crate) fn bind(address: &Address, queue_size: u32) -> Result<Vec<Listener>, Error> {
     match address {
         Address::Unix { path, mode } => {
-            let (socket, file) = unix::bind(path, *mode, backlog(queue_size))?;
+            let spot = unix::Spot { path, option: "socketFile", mode: *mode };
+            let (socket, file) = unix::bind(spot, backlog(queue_size))?;
             Ok(vec![Listener { socket, bound: Bound::Unix(file), scheme: SCHEME }])
         }
         Address::Tcp { host, port, options } => {
@@ -120,6 +129,17 @@ pub(crate) fn bind(address: &Address, queue_size: u32) -> Result<Vec<Listener>, 
             bind_all(&addresses, queue_size, *options)
         }
     }
+}
+
+/// Binds the socket on which the master takes commands, of whoever owns its file. A living master's is taken over only
+/// where `takeover` says so.
+pub(crate) fn bind_control(path: &Path, takeover: bool) -> Result<Listener, Error> {
+    // People are few.
+    const QUEUE_SIZE: i32 = 64;
+    let spot = unix::Spot { path, option: "controlSocket", mode: 0o600 };
+    let bind = if takeover { unix::take_over } else { unix::bind };
+    let (socket, file) = bind(spot, QUEUE_SIZE)?;
+    Ok(Listener { socket, bound: Bound::Unix(file), scheme: SCHEME })
 }
 
 fn resolve(host: &str, port: u16, options: Options) -> Result<Vec<SocketAddr>, Error> {
@@ -204,10 +224,7 @@ mod tests {
     }
 
     fn port(listener: &Listener) -> u16 {
-        match &listener.bound {
-            Bound::Tcp(address) => address.port(),
-            Bound::Unix(_) => unreachable!("a TCP listener"),
-        }
+        listener.port().expect("a TCP listener")
     }
 
     #[test]

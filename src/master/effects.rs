@@ -5,18 +5,20 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::machine::{Action, Death, Exit, Input, WorkerSignal};
-use super::reporter::{self, Reporter};
+use super::reporter;
+use super::reporters::{End, Reporters};
 use crate::board::{Board, Identity, Pool, Record, Retirement};
 use crate::config::{Config, Layout};
 use crate::h1;
 use crate::listen::{Entrance, Listener};
 use crate::log::sink::Sink;
 use crate::serve::{Ends, Settings, other_descriptors};
+use crate::site::control::Command;
 use crate::sys;
+use crate::sys::message;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
@@ -39,6 +41,8 @@ pub(crate) struct Setup {
     pub status_listeners: Vec<Arc<Listener>>,
     pub factory: Box<Factory>,
     pub access_log: Sink,
+    /// Where commands come in, if anywhere. Goes last: when it is gone, so is all that the master held.
+    pub control_listener: Option<Arc<Listener>>,
 }
 
 /// Workers accept at least so long once a stop began, to empty the queue of the listener.
@@ -66,7 +70,7 @@ pub(super) struct Effects {
     board: Board,
     /// Where workers hand over connections to each other; open here, so that it outlives each of them.
     handover: Option<Ends>,
-    reporter: Reporter,
+    reporters: Reporters,
     /// Where workers report that they are ready: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
     /// Ends, for the workers that read it, when the master is gone: nothing is ever written.
@@ -91,7 +95,7 @@ impl Effects {
         let (liveness, liveness_writer) = pipe::pipe()?;
         let liveness_writer = Some(liveness_writer);
         let pid = process::pid();
-        let (reporter, served, cut_off) = (Reporter::default(), 0, 0);
+        let (reporters, served, cut_off) = (Reporters::default(), 0, 0);
         Ok(Self {
             setup,
             settings,
@@ -99,7 +103,7 @@ impl Effects {
             pid,
             board,
             handover,
-            reporter,
+            reporters,
             reports,
             liveness,
             liveness_writer,
@@ -115,7 +119,7 @@ impl Effects {
             Action::Signal { pid, signal } => self.send(pid, signal),
             Action::BeginStop => self.begin_stop(),
             Action::TendTls => self.tend_tls(),
-            Action::Answer { ticket, outcome } => log::debug!("{ticket}: {outcome:?}"),
+            Action::Answer { ticket, outcome } => self.reporters.answer(ticket, outcome),
             Action::Explain(death) => self.explain(&death),
             Action::Say(notice) => log::log!(notice.level(), "{notice}"),
             Action::Exit { .. } => self.report(),
@@ -125,10 +129,12 @@ impl Effects {
 
     /// Waits until something has happened, or the deadline has come.
     pub fn wait(&self, deadline: Option<Duration>) -> io::Result<()> {
-        let reporter = self.reporter.next_deadline().filter(|_| !self.setup.status_listeners.is_empty());
+        let reporter = self.reporters.next_deadline().filter(|_| self.wants_reporter());
         let deadline = deadline.into_iter().chain(reporter).min();
         let timeout = deadline.map(|deadline| deadline.saturating_sub(sys::clock::monotonic()));
-        pipe::wait(self.signals.as_fd(), self.reports.0.as_fd(), timeout)
+        let mut readable = self.reporters.readable();
+        readable.extend([self.signals.as_fd(), self.reports.0.as_fd()]);
+        pipe::wait(&readable, &self.reporters.writable(), timeout)
     }
 
     /// Tells those who ask how the pool is.
@@ -136,52 +142,97 @@ impl Effects {
         self.board.tell(pool);
     }
 
+    /// What people have asked for, each with its ticket.
+    pub fn commands(&mut self) -> Vec<(u64, Command)> {
+        self.reporters.questions()
+    }
+
     /// Sees to it that there is a reporter, where one is wanted.
     pub fn tend_reporter(&mut self) {
         let now = sys::clock::monotonic();
-        if self.setup.status_listeners.is_empty() || !self.reporter.is_due(now) {
+        if !self.wants_reporter() || !self.reporters.is_due(now) {
             return;
         }
-        let forked = process::fork_child(|| self.run_reporter());
-        if let Err(cause) = &forked {
-            log::error!("cannot fork the reporter, so nobody answers on statusPort: {cause}; trying again");
+        let forked = message::pair().and_then(|(own, other)| {
+            let pid = process::fork_child(|| self.run_reporter(other))?;
+            Ok((pid, own))
+        });
+        match forked {
+            Ok((pid, own)) => self.reporters.forked(pid, own, now),
+            Err(cause) if self.reporters.not_forked(now) => {
+                log::error!("cannot fork the reporter: {cause}; until it can, statusPort and controlSocket are mute");
+            }
+            Err(_) => {}
         }
-        self.reporter.forked(forked.ok(), now);
     }
 
-    /// The end: nobody answers for a master that is gone, and its port is free for the next one.
-    pub fn end_reporter(&mut self) {
-        const LOOKS: u32 = 100;
-        let Some(pid) = self.reporter.pid() else { return };
-        self.send(pid, WorkerSignal::Kill);
-        let gone = (0..LOOKS).any(|_| {
-            let ended = process::reap_child(pid).is_some();
-            if !ended {
-                thread::sleep(Duration::from_millis(10));
-            }
-            ended
-        });
-        if !gone {
+    fn wants_reporter(&self) -> bool {
+        self.setup.control_listener.is_some() || !self.setup.status_listeners.is_empty()
+    }
+
+    /// Puts another reporter in the place of the present one, with the listeners and the scoreboard there are now. The
+    /// one before answers what it was asked, and leaves.
+    #[allow(dead_code)] // until a reload changes what a reporter needs
+    pub fn replace_reporter(&mut self) {
+        self.reporters.replace(sys::clock::monotonic());
+        self.tend_reporter();
+    }
+
+    /// The end: outcomes reach whoever waits for them, nobody answers for a master that is gone, and its port is free
+    /// for the next one.
+    pub fn end_reporters(&mut self) {
+        const TO_LEAVE: Duration = Duration::from_secs(1);
+        self.reporters.end();
+        let reporters = self.reporters.pids();
+        let stayed = self.reap(reporters, TO_LEAVE);
+        stayed.iter().for_each(|&pid| self.send(pid, WorkerSignal::Kill));
+        for pid in self.reap(stayed, TO_LEAVE) {
             log::error!("the reporter pid={pid} does not end; its port is taken until it does");
         }
     }
 
-    /// In the child.
-    fn run_reporter(&mut self) -> i32 {
-        self.liveness_writer = None;
-        self.handover = None;
-        // A queue that it held would have clients wait for nobody.
-        self.setup.listeners.clear();
-        reporter::run(std::mem::take(&mut self.setup.status_listeners), self.settings, self.board, self.pid)
+    /// Waits until these children have ended. Returns those that have not within `patience`.
+    fn reap(&self, mut pids: Vec<i32>, patience: Duration) -> Vec<i32> {
+        let deadline = sys::clock::monotonic() + patience;
+        loop {
+            pids.retain(|&pid| process::reap_child(pid).is_none());
+            let left = deadline.saturating_sub(sys::clock::monotonic());
+            if pids.is_empty() || left.is_zero() {
+                return pids;
+            }
+            // Each end comes with a SIGCHLD; what other signals say is too late.
+            if pipe::wait(&[self.signals.as_fd()], &[], Some(left)).is_err() {
+                return pids;
+            }
+            self.signals.take();
+        }
     }
 
-    /// Whether the child that has ended was the reporter.
+    /// In the child, which is given its end of the link.
+    fn run_reporter(&mut self, link: OwnedFd) -> i32 {
+        self.liveness_writer = None;
+        self.handover = None;
+        self.reporters = Reporters::default();
+        // A queue that it held would have clients wait for nobody.
+        self.setup.listeners.clear();
+        reporter::run(reporter::Start {
+            status_listeners: std::mem::take(&mut self.setup.status_listeners),
+            control_listener: self.setup.control_listener.take(),
+            link,
+            board: self.board,
+            master: self.pid,
+        })
+    }
+
+    /// Whether the child that has ended was a reporter.
     pub fn was_reporter(&mut self, pid: i32, ended: Ended) -> bool {
-        let was_it = self.reporter.ended(pid);
-        if was_it {
-            log::warn!("the reporter pid={pid} ended with {ended}; replacing it");
+        let end = self.reporters.ended(pid, sys::clock::monotonic());
+        match end {
+            Some(End::News) => log::warn!("the reporter pid={pid} ended with {ended}; replacing it"),
+            Some(End::Known | End::Asked) => log::debug!("the reporter pid={pid} ended with {ended}"),
+            None => {}
         }
-        was_it
+        end.is_some()
     }
 
     /// The signals that have come.
@@ -221,6 +272,8 @@ impl Effects {
     fn run_worker(&mut self, worker: u32, generation: u32) -> i32 {
         self.liveness_writer = None;
         self.setup.status_listeners.clear();
+        self.setup.control_listener = None;
+        self.reporters = Reporters::default();
         // Until it serves, and watches the master's liveness by itself.
         let alive = process::die_with_parent(Some(self.pid));
         if let Err(cause) = alive.and_then(|()| self.signals.separate_in_child()) {

@@ -5,6 +5,7 @@ mod children;
 mod effects;
 mod machine;
 mod reporter;
+mod reporters;
 
 use std::collections::VecDeque;
 use std::io;
@@ -59,13 +60,14 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
                 inputs.extend(effects.perform(action));
             }
             if let Some(code) = exit_code {
-                effects.end_reporter();
+                effects.end_reporters();
                 return Ok(code);
             }
         }
         effects.wait(machine.next_deadline())?;
         inputs.extend(effects.signals().into_iter().filter_map(signal));
         inputs.extend(effects.reports().into_iter().map(|(pid, report)| Input::Reported { pid, report }));
+        inputs.extend(effects.commands().into_iter().map(|(ticket, command)| Input::Command { ticket, command }));
         while let Some((pid, ended)) = sys::process::reap() {
             if !effects.was_reporter(pid, ended) {
                 effects.mark_dead(pid);

@@ -11,7 +11,7 @@ use crate::site::{Delivery, Outbox, guard};
 use crate::sys::process;
 
 /// The threads, and how to reach their loops.
-pub(super) struct Beside {
+pub(crate) struct Beside {
     threads: Vec<JoinHandle<()>>,
     outboxes: Vec<Arc<Outbox>>,
 }

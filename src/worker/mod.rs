@@ -21,7 +21,7 @@ use crate::site::Handler;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
-use beside::Beside;
+pub(crate) use beside::Beside;
 pub(crate) use report::{REPORT_BYTES, Report};
 
 /// Builds the site, in each worker anew.

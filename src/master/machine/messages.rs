@@ -60,7 +60,6 @@ pub(crate) enum Input {
         /// What.
         report: Report,
     },
-    #[allow(dead_code)] // until the control socket sends it
     /// A person asked for something over the control socket; answered by [`Action::Answer`] once it is known what became
     /// of it.
     Command {
