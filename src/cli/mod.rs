@@ -6,6 +6,7 @@
 mod arguments;
 mod check;
 mod compress;
+mod control_socket;
 mod init;
 mod options;
 mod serve;

@@ -10,14 +10,14 @@ use http::HeaderValue;
 
 use super::arguments::Settled;
 use super::surroundings::Purpose;
-use super::{CliExit, Status, arguments, processors};
+use super::{CliExit, Status, arguments, control_socket, processors};
 use crate::board::Identity;
 use crate::config::{Config, Layout};
 use crate::listen::tls::{Acceptor, Credentials, Keys};
 use crate::listen::{self, Address, Entrance, Listener};
 use crate::log;
 use crate::log::sink::Sink;
-use crate::master::{self, Blueprint, Estate, Invocation, Setup};
+use crate::master::{self, Blueprint, Estate, Invocation, Seat, Setup};
 use crate::site::Handler;
 use crate::site::files::{Options, Target};
 use crate::site::routes::Routes;
@@ -102,7 +102,33 @@ fn prepare(settled: Settled, site: Site, matches: ArgMatches) -> Result<Setup, S
     }
     log::error::install_panic_hook(|_| {});
     let blueprint = draw(settled, &site, &present)?;
-    Ok(Setup { blueprint, renew: Box::new(move |before| renew(&matches, &site, before)), invocation, estate })
+    let seat = match &estate {
+        None => Some(take_seat(&blueprint, false)?),
+        Some(_) => None,
+    };
+    Ok(Setup {
+        blueprint,
+        renew: Box::new(move |before| renew(&matches, &site, before)),
+        invocation,
+        estate,
+        seat,
+        take_seat: Box::new(|blueprint| {
+            take_seat(blueprint, true).unwrap_or_else(|why| {
+                ::log::error!("{why}; going on without it");
+                Seat::default()
+            })
+        }),
+    })
+}
+
+/// What only one master can have; `takeover` takes it from one that still has it, and has agreed.
+fn take_seat(blueprint: &Blueprint, takeover: bool) -> Result<Seat, String> {
+    let control_listener = control_socket::bind(&blueprint.config, &blueprint.listeners, takeover);
+    let control_listener = control_listener.map_err(|why| why.to_string())?;
+    if let Some(listener) = &control_listener {
+        ::log::info!("commands on {listener}");
+    }
+    Ok(Seat { control_listener })
 }
 
 /// The blueprint of what the configuration says now.

@@ -12,9 +12,9 @@ use super::Options;
 pub(crate) enum Error {
     Resolve { host: String, options: Options, cause: io::Error },
     Bind { address: SocketAddr, options: Options, cause: io::Error },
-    BindFile { path: PathBuf, cause: io::Error },
-    NotASocket { path: PathBuf },
-    ServerAlive { path: PathBuf },
+    BindFile { path: PathBuf, option: &'static str, cause: io::Error },
+    NotASocket { path: PathBuf, option: &'static str },
+    ServerAlive { path: PathBuf, option: &'static str },
 }
 
 impl fmt::Display for Error {
@@ -29,21 +29,21 @@ impl fmt::Display for Error {
             Self::Bind { address, options, cause } => {
                 write!(f, "cannot listen on {address}: {}", bind_cause(*address, *options, cause))
             }
-            Self::BindFile { path, cause } => write!(
+            Self::BindFile { path, option, cause } => write!(
                 f,
-                "cannot listen on socketFile={}: {cause}; the folder must exist, this user must be allowed to \
+                "cannot listen on {option}={}: {cause}; the folder must exist, this user must be allowed to \
                  write to it and to a socket that is there, and the path must be shorter than 108 bytes",
                 path.display()
             ),
-            Self::NotASocket { path } => write!(
+            Self::NotASocket { path, option } => write!(
                 f,
-                "cannot listen on socketFile={}: there is a file which is not a socket; move it away or choose \
+                "cannot listen on {option}={}: there is a file which is not a socket; move it away or choose \
                  another path",
                 path.display()
             ),
-            Self::ServerAlive { path } => write!(
+            Self::ServerAlive { path, option } => write!(
                 f,
-                "cannot listen on socketFile={}: a server already answers there; stop it first or choose another path",
+                "cannot listen on {option}={}: a server already answers there; stop it first or choose another path",
                 path.display()
             ),
         }

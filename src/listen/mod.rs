@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -139,11 +139,11 @@ impl Listener {
         matches!(&self.bound, Bound::Tcp(bound) if bound.ip() == address.ip() && port_fits(bound))
     }
 
-    /// Of TCP; 0 where there is none.
-    fn port(&self) -> u16 {
+    /// Its port, if it has one.
+    pub fn port(&self) -> Option<u16> {
         match &self.bound {
-            Bound::Tcp(address) => address.port(),
-            Bound::Unix(_) => 0,
+            Bound::Tcp(address) => Some(address.port()),
+            Bound::Unix(_) => None,
         }
     }
 
@@ -188,7 +188,8 @@ pub(crate) fn bind(address: &Address, queue_size: u32, present: &[Arc<Listener>]
             match present.iter().find(is_there) {
                 Some(listener) => vec![Arc::clone(listener)],
                 None => {
-                    let (socket, file) = unix::bind(path, *mode, backlog(queue_size))?;
+                    let spot = unix::Spot { path, option: "socketFile", mode: *mode };
+                    let (socket, file) = unix::bind(spot, backlog(queue_size))?;
                     vec![Arc::new(Listener::new(socket, Bound::Unix(file)))]
                 }
             }
@@ -209,6 +210,17 @@ pub(crate) fn renew(listeners: &[Arc<Listener>], address: &Address, queue_size: 
             ::log::error!("{listener}: cannot change the length of its queue or its permissions: {cause}");
         }
     }
+}
+
+/// Binds the socket on which the master takes commands, of whoever owns its file. A living master's is taken over only
+/// where `takeover` says so.
+pub(crate) fn bind_control(path: &Path, takeover: bool) -> Result<Listener, Error> {
+    // People are few.
+    const QUEUE_SIZE: i32 = 64;
+    let spot = unix::Spot { path, option: "controlSocket", mode: 0o600 };
+    let bind = if takeover { unix::take_over } else { unix::bind };
+    let (socket, file) = bind(spot, QUEUE_SIZE)?;
+    Ok(Listener::new(socket, Bound::Unix(file)))
 }
 
 fn resolve(host: &str, port: u16, options: Options) -> Result<Vec<SocketAddr>, Error> {
@@ -252,7 +264,7 @@ fn bind_once(
     for &address in addresses {
         let address = SocketAddr::new(address.ip(), port);
         if let Some(listener) = present.iter().find(|listener| listener.is_at(address)) {
-            port = listener.port();
+            port = listener.port().unwrap_or(port);
             listeners.push(Arc::clone(listener));
             continue;
         }
@@ -315,15 +327,15 @@ mod tests {
     fn every_address_of_a_host_is_bound_to_one_port() {
         let listeners = tcp("localhost", 0).unwrap();
         assert!(!listeners.is_empty());
-        assert_ne!(listeners[0].port(), 0);
+        assert_ne!(listeners[0].port(), Some(0));
         assert!(listeners.iter().all(|l| l.port() == listeners[0].port()), "{listeners:?}");
     }
 
     #[test]
     fn an_address_in_use_is_an_error_that_names_it_and_a_remedy() {
         let taken = tcp("127.0.0.1", 0).unwrap();
-        let error = tcp("127.0.0.1", taken[0].port()).unwrap_err().to_string();
-        assert!(error.contains(&format!("127.0.0.1:{}", taken[0].port())), "{error}");
+        let error = tcp("127.0.0.1", taken[0].port().unwrap()).unwrap_err().to_string();
+        assert!(error.contains(&format!("127.0.0.1:{}", taken[0].port().unwrap())), "{error}");
         assert!(error.contains("already") && error.contains("socketPort"), "{error}");
     }
 
@@ -336,7 +348,7 @@ mod tests {
     #[test]
     fn what_is_bound_already_is_used_again_and_nothing_else() {
         let there = tcp("127.0.0.1", 0).unwrap();
-        for port in [0, there[0].port()] {
+        for port in [0, there[0].port().unwrap()] {
             assert!(Arc::ptr_eq(&beside("127.0.0.1", port, &there).unwrap()[0], &there[0]));
         }
         let elsewhere = beside("127.0.0.2", 0, &there).unwrap();

@@ -53,18 +53,51 @@ impl Drop for SocketFile {
     }
 }
 
-pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> Result<(OwnedFd, SocketFile), Error> {
-    make_room(path)?;
-    open(path, mode, backlog).map_err(|cause| Error::BindFile { path: path.to_owned(), cause })
+/// Where a socket is to be, which option says so, and the permissions of its file.
+#[derive(Clone, Copy)]
+pub(super) struct Spot<'a> {
+    pub path: &'a Path,
+    pub option: &'static str,
+    pub mode: u32,
+}
+
+pub(super) fn bind(spot: Spot<'_>, backlog: i32) -> Result<(OwnedFd, SocketFile), Error> {
+    make_room(spot)?;
+    open(spot.path, spot.mode, backlog).map_err(|cause| spot.failed(cause))
+}
+
+/// Puts a socket in the place of one that may be alive: who connects meanwhile reaches one or the other. The server
+/// that has the other goes on with whoever has connected to it, and does not remove this file when it ends.
+pub(super) fn take_over(spot: Spot<'_>, backlog: i32) -> Result<(OwnedFd, SocketFile), Error> {
+    if std::fs::symlink_metadata(spot.path).is_ok_and(|there| !there.file_type().is_socket()) {
+        return Err(Error::NotASocket { path: spot.path.to_owned(), option: spot.option });
+    }
+    // Short, for the address of a socket has little room.
+    let beside = spot.path.with_file_name(format!(".{}", sys::process::pid()));
+    // Of a process with the same number that did not get as far as its end.
+    let _ = std::fs::remove_file(&beside);
+    let moved = open(&beside, spot.mode, backlog).and_then(|(socket, mut file)| {
+        std::fs::rename(&beside, spot.path)?;
+        spot.path.clone_into(&mut file.path);
+        Ok((socket, file))
+    });
+    moved.map_err(|cause| spot.failed(cause))
+}
+
+impl Spot<'_> {
+    fn failed(&self, cause: io::Error) -> Error {
+        Error::BindFile { path: self.path.to_owned(), option: self.option, cause }
+    }
 }
 
 /// Removes a socket on which nobody listens any more.
-fn make_room(path: &Path) -> Result<(), Error> {
+fn make_room(spot: Spot<'_>) -> Result<(), Error> {
+    let Spot { path, option, .. } = spot;
     let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !there.file_type().is_socket() {
-        return Err(Error::NotASocket { path: path.to_owned() });
+        return Err(Error::NotASocket { path: path.to_owned(), option });
     }
-    let failed = |cause| Error::BindFile { path: path.to_owned(), cause };
+    let failed = |cause| spot.failed(cause);
     match connect(path) {
         Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
             ::log::info!("replacing {}, the socket of a server that is gone", path.display());
@@ -73,7 +106,7 @@ fn make_room(path: &Path) -> Result<(), Error> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => Err(failed(cause)),
         // Whoever answers, has a full queue or speaks otherwise (EPROTOTYPE) is alive.
-        Ok(()) | Err(_) => Err(Error::ServerAlive { path: path.to_owned() }),
+        Ok(()) | Err(_) => Err(Error::ServerAlive { path: path.to_owned(), option }),
     }
 }
 
@@ -107,6 +140,10 @@ fn identity(path: &Path) -> io::Result<(u64, u64, i64, i64)> {
 mod tests {
     use super::*;
 
+    fn bind(path: &Path, mode: u32, backlog: i32) -> Result<(OwnedFd, SocketFile), Error> {
+        super::bind(Spot { path, option: "socketFile", mode }, backlog)
+    }
+
     #[test]
     fn a_stale_file_is_replaced_a_live_one_and_a_plain_file_are_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -139,5 +176,24 @@ mod tests {
         let _waiting: Vec<_> = clients.map_while(Result::ok).collect();
         assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert!(matches!(bind(&path, 0o600, 5), Err(Error::ServerAlive { .. })));
+    }
+
+    #[test]
+    fn a_living_server_can_be_succeeded_without_a_moment_in_which_nobody_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let spot = Spot { path: &path, option: "controlSocket", mode: 0o600 };
+        let (before, old_file) = bind(&path, 0o600, 5).unwrap();
+        connect(&path).unwrap();
+        let (_after, new_file) = take_over(spot, 5).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        drop((before, old_file));
+        connect(&path).unwrap();
+        drop(new_file);
+        assert!(!path.exists());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(take_over(spot, 5), Err(Error::NotASocket { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 }

@@ -5,13 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::blueprint::Blueprint;
 use super::estate::{self, Estate, Heir, Invocation, Will};
 use super::machine::{Action, Input, Observed, Plan, Work, WorkerSignal};
-use super::reporter::{self, Reporter};
+use super::reporters::Reporters;
 use super::workers::{Worker, Workers};
 use crate::board::{Board, Identity, Pool, Record, Retirement};
 use crate::listen::Listener;
@@ -21,12 +20,12 @@ use crate::site::guard;
 use crate::sys;
 use crate::sys::message;
 use crate::sys::pipe::{self, Read};
-use crate::sys::process::{self, Ended};
+use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use crate::worker::{self, Lifetime, REPORT_BYTES, Report, Start};
 
 /// The exit code of a worker that could not even begin.
-const CANNOT_START: i32 = 1;
+pub(super) const CANNOT_START: i32 = 1;
 
 /// Room on the scoreboard: for two generations of the largest pool.
 const RECORDS: usize = 4096;
@@ -39,7 +38,21 @@ pub(crate) struct Setup {
     pub invocation: Invocation,
     /// What another master leaves to this one.
     pub estate: Option<Estate>,
+    /// What this master holds from the start; none where another one has it still.
+    pub seat: Option<Seat>,
+    /// Takes what another one has let go of.
+    pub take_seat: Box<TakeSeat>,
 }
+
+/// What only one master of a site can have. Goes last: when it is gone, so is all that the master held.
+#[derive(Default)]
+pub(crate) struct Seat {
+    /// Where commands come in, if anywhere.
+    pub control_listener: Option<Arc<Listener>>,
+}
+
+/// Takes the seat of a master that has let go of it; what cannot be had is said in the log.
+pub(crate) type TakeSeat = dyn Fn(&Blueprint) -> Seat;
 
 /// What a reload makes of the blueprint in force: another one, or what is wrong with it.
 pub(crate) type Renew = dyn Fn(&Blueprint) -> Result<Blueprint, String>;
@@ -47,37 +60,39 @@ pub(crate) type Renew = dyn Fn(&Blueprint) -> Result<Blueprint, String>;
 /// What the master holds of the world.
 pub(super) struct Effects {
     /// What workers are forked from.
-    blueprint: Blueprint,
+    pub(super) blueprint: Blueprint,
     /// Its generation.
     generation: u32,
     /// What they are to be forked from, and its generation.
-    coming: Option<(u32, Blueprint)>,
+    pub(super) coming: Option<(u32, Blueprint)>,
     renew: Box<Renew>,
     invocation: Invocation,
     /// How many descriptors each process may have.
     descriptors: u64,
-    signals: Signals,
+    pub(super) signals: Signals,
     /// The master's.
-    pid: i32,
-    board: Board,
-    workers: Workers,
+    pub(super) pid: i32,
+    pub(super) board: Board,
+    pub(super) workers: Workers,
     /// Where workers hand over connections to each other; open here, so that it outlives each of them. Nothing where it was
     /// passed on.
-    handover: Option<Ends>,
-    reporter: Reporter,
+    pub(super) handover: Option<Ends>,
+    pub(super) reporters: Reporters,
+    pub(super) seat: Seat,
+    take_seat: Box<TakeSeat>,
     /// Where workers report: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
     /// To the master whose place this one is to take; until then that one answers for both.
-    predecessor: Option<OwnedFd>,
+    pub(super) predecessor: Option<OwnedFd>,
     /// To the master that is to take this one's place.
-    heir: Option<Heir>,
+    pub(super) heir: Option<Heir>,
     /// Everything is that master's.
-    handed_over: bool,
+    pub(super) handed_over: bool,
 }
 
 impl Effects {
     pub fn new(setup: Setup, signals: Signals) -> io::Result<Self> {
-        let Setup { blueprint, renew, invocation, estate } = setup;
+        let Setup { blueprint, renew, invocation, estate, seat, take_seat } = setup;
         let descriptors = sys::limits::raise_descriptors().unwrap_or_else(|cause| {
             ::log::warn!("cannot raise the limit of open files: {cause}");
             u64::MAX
@@ -98,7 +113,9 @@ impl Effects {
             board: Board::new(RECORDS)?,
             workers: Workers::default(),
             handover: Some(handover),
-            reporter: Reporter::default(),
+            reporters: Reporters::default(),
+            seat: seat.unwrap_or_default(),
+            take_seat,
             reports: pipe::pipe()?,
             predecessor,
             heir: None,
@@ -126,7 +143,7 @@ impl Effects {
             Action::Observe => return Some(Input::Observed(self.observe())),
             Action::BeginStop => self.begin_stop(),
             Action::TendTls => self.tend_tls(),
-            Action::Answer { ticket, outcome } => ::log::debug!("{ticket}: {outcome:?}"),
+            Action::Answer { ticket, outcome } => self.reporters.answer(ticket, outcome),
             Action::Explain(death) => self.workers.explain(&death),
             Action::Say(notice) => ::log::log!(notice.level(), "{notice}"),
             Action::Exit { .. } => {}
@@ -136,18 +153,20 @@ impl Effects {
 
     /// Waits until something has happened, or the deadline has come.
     pub fn wait(&self, deadline: Option<Duration>) -> io::Result<()> {
-        let reporter = self.reporter.next_deadline().filter(|_| self.wants_reporter());
+        let reporter = self.reporters.next_deadline().filter(|_| self.wants_reporter());
         let deadline = deadline.into_iter().chain(reporter).min();
         let timeout = deadline.map(|deadline| deadline.saturating_sub(sys::clock::monotonic()));
-        let mut watched = vec![self.signals.as_fd(), self.reports.0.as_fd()];
-        watched.extend(self.heir.as_ref().map(AsFd::as_fd));
-        pipe::wait(&watched, timeout)
+        let mut readable = self.reporters.readable();
+        readable.extend([self.signals.as_fd(), self.reports.0.as_fd()]);
+        readable.extend(self.heir.as_ref().map(AsFd::as_fd));
+        pipe::wait(&readable, &self.reporters.writable(), timeout)
     }
 
     /// Everything that has come in, but for signals and deaths.
     pub fn inputs(&mut self) -> VecDeque<Input> {
         let mut inputs: VecDeque<_> =
             self.reports().into_iter().map(|(pid, report)| Input::Reported { pid, report }).collect();
+        inputs.extend(self.commands().into_iter().map(|(ticket, command)| Input::Command { ticket, command }));
         inputs.extend(self.heir.as_ref().filter(|heir| heir.is_ready()).map(|_| Input::HeirReady));
         inputs
     }
@@ -155,63 +174,6 @@ impl Effects {
     /// Tells those who ask how the pool is.
     pub fn tell(&self, pool: Pool) {
         self.board.tell(pool);
-    }
-
-    fn wants_reporter(&self) -> bool {
-        !self.blueprint.status_listeners.is_empty() && self.predecessor.is_none() && !self.handed_over
-    }
-
-    /// Sees to it that there is a reporter, where one is wanted.
-    pub fn tend_reporter(&mut self) {
-        let now = sys::clock::monotonic();
-        if !self.wants_reporter() || !self.reporter.is_due(now) {
-            return;
-        }
-        let forked = process::fork_child(|| self.run_reporter());
-        if let Err(cause) = &forked {
-            ::log::error!("cannot fork the reporter, so nobody answers on statusPort: {cause}; trying again");
-        }
-        self.reporter.forked(forked.ok(), now);
-    }
-
-    /// The end: nobody answers for a master that is gone, and its port is free for the next one.
-    pub fn end_reporter(&mut self) {
-        const LOOKS: u32 = 100;
-        let Some(pid) = self.reporter.pid() else { return };
-        self.send(pid, WorkerSignal::Kill);
-        let gone = (0..LOOKS).any(|_| {
-            let ended = process::reap_child(pid).is_some();
-            if !ended {
-                thread::sleep(Duration::from_millis(10));
-            }
-            ended
-        });
-        if !gone {
-            ::log::error!("the reporter pid={pid} does not end; its port is taken until it does");
-        }
-    }
-
-    /// In the child.
-    fn run_reporter(&mut self) -> i32 {
-        self.workers.clear();
-        // A queue that it held would have clients wait for nobody.
-        self.blueprint.listeners.clear();
-        (self.coming, self.handover, self.heir, self.predecessor) = (None, None, None, None);
-        if let Err(cause) = self.blueprint.become_account() {
-            ::log::error!("the reporter cannot become its user: {cause}");
-            return CANNOT_START;
-        }
-        let settings = self.blueprint.settings(self.descriptors);
-        reporter::run(std::mem::take(&mut self.blueprint.status_listeners), settings, self.board, self.pid)
-    }
-
-    /// Whether the child that has ended was the reporter.
-    pub fn was_reporter(&mut self, pid: i32, ended: Ended) -> bool {
-        let was_it = self.reporter.ended(pid);
-        if was_it {
-            ::log::warn!("the reporter pid={pid} ended with {ended}; replacing it");
-        }
-        was_it
     }
 
     /// The signals that have come.
@@ -283,6 +245,8 @@ impl Effects {
         self.workers.clear();
         (self.coming, self.heir, self.predecessor) = (None, None, None);
         self.blueprint.status_listeners.clear();
+        self.seat = Seat::default();
+        self.reporters = Reporters::default();
         log::error::switch(self.blueprint.error_log.clone(), *self.blueprint.config.log.level);
         // Another user's process has forgotten to die with its parent, so in this order; until it serves, and watches the
         // link by itself.
@@ -322,7 +286,7 @@ impl Effects {
         })
     }
 
-    fn send(&self, pid: i32, signal: WorkerSignal) {
+    pub(super) fn send(&self, pid: i32, signal: WorkerSignal) {
         let signal = match signal {
             WorkerSignal::Term => {
                 if let Some(retirement) = self.retirement(pid) {
@@ -375,7 +339,7 @@ impl Effects {
         let same_status = before.status_listeners.len() == self.blueprint.status_listeners.len()
             && before.status_listeners.iter().zip(&self.blueprint.status_listeners).all(|(a, b)| Arc::ptr_eq(a, b));
         if !same_status {
-            self.end_reporter();
+            self.replace_reporter();
         }
         let gone = before.listeners.iter().filter(|listener| !self.blueprint.has(listener));
         gone.for_each(|listener| let_go(listener));
@@ -416,9 +380,13 @@ impl Effects {
 
     /// Everything is the new master's: no file is removed, no queue touched.
     fn hand_over(&mut self) {
-        self.blueprint.listeners.iter().for_each(|listener| listener.disown());
+        let listeners = self.blueprint.listeners.iter().chain(&self.seat.control_listener);
+        listeners.for_each(|listener| listener.disown());
         self.blueprint.listeners.clear();
+        self.blueprint.status_listeners.clear();
+        self.seat = Seat::default();
         self.handed_over = true;
+        self.reporters.leave();
         if let Some(heir) = &self.heir {
             heir.let_go();
         }
@@ -429,6 +397,8 @@ impl Effects {
         let Some(link) = self.predecessor.take() else { return };
         estate::claim(&link);
         self.blueprint.listeners.iter().for_each(|listener| listener.adopt());
+        self.seat = (self.take_seat)(&self.blueprint);
+        self.tend_reporter();
     }
 
     fn reopen(&mut self, ticket: Option<u64>) {
@@ -437,7 +407,9 @@ impl Effects {
             Ok(said) => ::log::info!("{said}"),
             Err(wrong) => ::log::error!("{wrong}"),
         }
-        ::log::debug!("{ticket:?}: {outcome:?}");
+        if let Some(ticket) = ticket {
+            self.reporters.answer(ticket, outcome);
+        }
     }
 
     /// How all workers are.

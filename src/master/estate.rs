@@ -147,7 +147,7 @@ impl Estate {
 /// Tells the old master that all workers serve here, and waits until it has let go.
 pub(super) fn claim(link: &OwnedFd) {
     let asked = message::send(link, READY, &[], Patience::DoNotWait);
-    if let Err(cause) = asked.and_then(|()| pipe::wait(&[link.as_fd()], Some(HANDING_TIMEOUT))) {
+    if let Err(cause) = asked.and_then(|()| pipe::wait(&[link.as_fd()], &[], Some(HANDING_TIMEOUT))) {
         ::log::warn!("the master before this one is gone: {cause}; taking over what it left");
     }
 }

@@ -7,6 +7,8 @@ mod effects;
 mod estate;
 mod machine;
 mod reporter;
+mod reporters;
+mod reporting;
 mod workers;
 
 use std::collections::VecDeque;
@@ -19,7 +21,7 @@ use effects::Effects;
 use machine::{Action, Exit, Input, Machine, Signal};
 
 pub(crate) use blueprint::Blueprint;
-pub(crate) use effects::Setup;
+pub(crate) use effects::{Seat, Setup};
 pub(crate) use estate::{Estate, Invocation};
 
 /// Signals that the master or its workers answer to; TTIN and the like would otherwise end or stop the process.
@@ -52,7 +54,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<i32> {
     loop {
         effects.tend_reporter();
         if let Some(code) = decide(&mut machine, &mut effects, &mut inputs) {
-            effects.end_reporter();
+            effects.end_reporters();
             return Ok(code);
         }
         effects.bury();

@@ -1,90 +1,138 @@
-//! The reporter: the process that answers load balancers, apart from all workers, so that it answers whatever becomes of
-//! them. It serves one port, reads the scoreboard, and ends with its master.
+//! The reporter: the process that speaks for the master, apart from all workers, so that it answers whatever becomes of
+//! them. Load balancers ask it how the pool is, on statusPort; people give it commands, on the control socket, which it
+//! passes to the master. The two are loops apart: nothing that comes through the network can reach a command.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::board::{Board, Identity};
+use crate::board::{Board, Identity, Record};
 use crate::config::{self, AccessFormat, LogTarget};
+use crate::h1;
 use crate::listen::{Entrance, Listener};
 use crate::log;
 use crate::log::access::AccessLog;
 use crate::log::sink::Sink;
-use crate::serve::{Loop, Parts, Runner, Settings};
+use crate::serve::{Loop, Parts, Runner, Settings, Turn};
 use crate::site::Handler;
+use crate::site::control::{Control, TOLD_BYTES, Told};
 use crate::site::health::Health;
+use crate::sys::message::{self, Patience};
 use crate::sys::{process, signal};
+use crate::worker::Beside;
 
-/// It is not forked more often than this.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Balancers and people need no more, and a site's `[limits]` are not for them.
+const SETTINGS: Settings = Settings {
+    limits: h1::Limits { max_uri: 1 << 10, max_header_bytes: 8 << 10, max_headers: 64, max_body: 64 << 10 },
+    body_in_memory: 64 << 10,
+    max_connections: 256,
+    header_timeout: Duration::from_secs(10),
+    body_timeout: Duration::from_secs(10),
+    write_timeout: Duration::from_secs(10),
+    keep_alive_timeout: Duration::from_secs(75),
+    request_timeout: Duration::ZERO,
+};
 
-/// Connections of balancers, and of people who want to know: few.
-const MAX_CONNECTIONS: usize = 256;
+/// How long one that is to leave still takes those that have connected already.
+const ACCEPT_WINDOW: Duration = Duration::from_millis(10);
 
-/// The exit code of one that cannot go on.
+/// How long answers that are known may take to their clients once it is to leave.
+const LAST_WORDS: Duration = Duration::from_millis(800);
+
+/// The exit codes.
+const DONE: i32 = 0;
 const FAILED: i32 = 1;
 
-/// When there is a reporter, and when there is to be one again. Pure.
-#[derive(Debug, Default)]
-pub(super) struct Reporter {
-    pid: Option<i32>,
-    /// Not before then.
-    fork_deadline: Duration,
+/// What a reporter starts with.
+pub(super) struct Start {
+    /// For load balancers.
+    pub status_listeners: Vec<Arc<Listener>>,
+    /// For people.
+    pub control_listener: Option<Arc<Listener>>,
+    /// To the master.
+    pub link: OwnedFd,
+    pub board: Board,
+    /// The master's pid.
+    pub master: i32,
 }
 
-impl Reporter {
-    /// Whether it is to be forked now.
-    pub fn is_due(&self, now: Duration) -> bool {
-        self.pid.is_none() && self.fork_deadline <= now
-    }
-
-    /// When to ask again although nothing has happened.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        self.pid.is_none().then_some(self.fork_deadline)
-    }
-
-    /// Its process, while it lives.
-    pub fn pid(&self) -> Option<i32> {
-        self.pid
-    }
-
-    /// It was forked, or could not be.
-    pub fn forked(&mut self, pid: Option<i32>, now: Duration) {
-        self.pid = pid;
-        self.fork_deadline = now + PAUSE;
-    }
-
-    /// A child has ended. Returns whether it was the reporter.
-    pub fn ended(&mut self, pid: i32) -> bool {
-        let was_it = self.pid == Some(pid);
-        if was_it {
-            self.pid = None;
-        }
-        was_it
-    }
-}
-
-/// Runs from the fork to the end, which comes with that of `master`. Signals come to nothing: a service manager may send
-/// them to every process, and balancers must hear of a stop until it is over.
-pub(super) fn run(listeners: Vec<Arc<Listener>>, settings: Settings, board: Board, master: i32) -> i32 {
+/// Runs from the fork to the end, which comes when the master says so or is gone. Signals come to nothing: a service
+/// manager may send them to every process, and balancers must hear of a stop until it is over.
+pub(super) fn run(start: Start) -> i32 {
     let pid = process::pid();
     log::error::set_identity(format_args!("reporter pid={pid}"));
     log::error::limit_volume();
-    let alive = process::die_with_parent(Some(master)).and_then(|()| signal::ignore_in_child());
-    let served = alive.and_then(|()| serve(listeners, settings, board, master, pid));
-    if let Err(cause) = served {
-        ::log::error!("cannot answer on statusPort: {cause}");
+    let alive = process::die_with_parent(Some(start.master)).and_then(|()| signal::ignore_in_child());
+    match alive.map_err(|cause| cause.to_string()).and_then(|()| serve(start, pid)) {
+        Ok(()) => DONE,
+        Err(cause) => {
+            ::log::error!("cannot answer on statusPort and controlSocket: {cause}");
+            FAILED
+        }
     }
-    FAILED
 }
 
-fn serve(listeners: Vec<Arc<Listener>>, settings: Settings, board: Board, master: i32, pid: i32) -> io::Result<()> {
-    let handler: Arc<dyn Handler> = Arc::new(Health::new(board, master));
-    // A scoreboard of its own: to the workers it is no sibling.
-    let own = Board::new(1)?;
+fn serve(start: Start, pid: i32) -> Result<(), String> {
+    let failed = |cause: io::Error| cause.to_string();
+    let Start { status_listeners, control_listener, link, board, master } = start;
+    let link = Arc::new(link);
+    let to_master = Arc::clone(&link);
+    let ask = move |question: &[u8]| message::send(&to_master, question, &[], Patience::DoNotWait);
+    let control = Arc::new(Control::new(Health::new(board, master), Box::new(ask)));
+    let status = if status_listeners.is_empty() {
+        Vec::new()
+    } else {
+        vec![new_loop(status_listeners, Arc::new(Health::new(board, master)), pid).map_err(failed)?]
+    };
+    let (mut serving, record) =
+        new_loop(control_listener.into_iter().collect(), Arc::clone(&control) as _, pid).map_err(failed)?;
+    serving.watch(link.as_fd()).map_err(failed)?;
+    let status = Beside::start(status, |_: &Loop| {})?;
+    record.open(pid);
+    loop {
+        match serving.turn().map_err(failed)? {
+            Turn::Served => {}
+            Turn::Finished => break,
+            Turn::Watched => {
+                let Some(patience) = hear(&link, &control).map_err(failed)? else { continue };
+                status.drain(ACCEPT_WINDOW, Some(LAST_WORDS));
+                serving.drain(ACCEPT_WINDOW, patience);
+            }
+        }
+    }
+    status.join()
+}
+
+/// Takes what the master has said. Whether it is to leave, and how much patience it may have then.
+fn hear(link: &OwnedFd, control: &Control) -> io::Result<Option<Option<Duration>>> {
+    let mut leave = None;
+    let mut buffer = vec![0; TOLD_BYTES];
+    loop {
+        let length = match message::receive(link, &mut buffer, Patience::DoNotWait) {
+            Ok((0, _)) => return Err(io::Error::other("the master is gone")),
+            Ok((length, _)) => length,
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(leave),
+            Err(cause) => return Err(cause),
+        };
+        match Told::read(&buffer[..length]) {
+            Some(Told::Outcome(serial, outcome)) => control.answer(serial, outcome),
+            Some(Told::Leave) => leave = Some(leave.unwrap_or(None)),
+            Some(Told::End) => {
+                control.end();
+                leave = Some(Some(LAST_WORDS));
+            }
+            None => return Err(io::Error::other("the master speaks otherwise")),
+        }
+    }
+}
+
+/// A loop and its record on a scoreboard of its own: to the workers it is no sibling. Its handler never blocks.
+fn new_loop(listeners: Vec<Arc<Listener>>, handler: Arc<dyn Handler>, pid: i32) -> io::Result<(Loop, Record)> {
+    const NO_THREADS: config::Runner = config::Runner::Pool(0);
+    let board = Board::new(1)?;
     let record =
-        own.claim(1).and_then(|records| records.first().copied()).ok_or_else(|| io::Error::other("no record"))?;
+        board.claim(1).and_then(|records| records.first().copied()).ok_or_else(|| io::Error::other("no record"))?;
     let identity = Identity { worker: 0, generation: 1, pid };
     let off = Sink::open(&LogTarget::Off).map_err(io::Error::other)?;
     let parts = Parts {
@@ -92,39 +140,11 @@ fn serve(listeners: Vec<Arc<Listener>>, settings: Settings, board: Board, master
         entrance: Entrance::default(),
         handover: None,
         shares_requests: false,
-        runner: Runner::start(config::Runner::Pool(1), &handler)?,
+        runner: Runner::start(NO_THREADS, &handler)?,
         handler,
         access: AccessLog::new(off, AccessFormat::Combined, identity, None),
-        board: own,
+        board,
         record,
     };
-    let mut serving = Loop::new(&Settings { max_connections: MAX_CONNECTIONS, ..settings }, parts)?;
-    record.open(pid);
-    loop {
-        serving.turn()?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const S: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn it_is_forked_again_at_once_but_not_in_a_tight_loop() {
-        let mut reporter = Reporter::default();
-        assert!(reporter.is_due(9 * S));
-        reporter.forked(Some(7), 9 * S);
-        assert!(!reporter.is_due(90 * S) && reporter.next_deadline().is_none());
-        assert!(!reporter.ended(8));
-        assert!(reporter.ended(7));
-        assert!(reporter.is_due(90 * S), "after a long life");
-        reporter.forked(Some(9), 90 * S);
-        assert!(reporter.ended(9) && !reporter.ended(9));
-        assert_eq!((reporter.is_due(90 * S), reporter.next_deadline()), (false, Some(91 * S)));
-        assert!(reporter.is_due(91 * S));
-        reporter.forked(None, 91 * S);
-        assert_eq!(reporter.next_deadline(), Some(92 * S), "the fork failed");
-    }
+    Ok((Loop::new(&SETTINGS, parts)?, record))
 }

@@ -40,6 +40,11 @@ impl Health {
         self.report(judge)
     }
 
+    /// What `/readyz` is answered.
+    pub fn readiness(&self) -> Response {
+        self.report(ready)
+    }
+
     fn report(&self, judge: Judge) -> Response {
         let load = self.board.load(sys::clock::monotonic(), STUCK_AFTER, sys::process::can_run);
         let pool = self.board.pool();

@@ -24,13 +24,10 @@ pub(crate) fn get(handler: &impl Handler, target: &str) -> Response {
 
 /// What the handler answers before `handle` returns.
 pub(crate) fn answer_to(handler: &impl Handler, request: Request) -> Response {
-    let outbox = Arc::new(Outbox::new(|| {}));
-    let key = ExchangeKey { index: 0, serial: 0 };
-    let origin = Origin { client: Client::Unix, https: false };
-    handler.handle(Exchange::new(request, origin, key, Arc::clone(&outbox)));
+    let asked = Asked::new(handler, request);
     loop {
-        if let Some(response) = outbox.take_response(key) {
-            return decoded(response);
+        if let Some(response) = asked.response() {
+            return response;
         }
         // As in the loop: a file that was written just now is answered a moment later.
         let deadline = handler.next_deadline().expect("the handler answers before it returns, or later");
@@ -40,6 +37,27 @@ pub(crate) fn answer_to(handler: &impl Handler, request: Request) -> Response {
         handler.tend(clock::monotonic());
     }
 }
+
+/// A request that was handed to a handler, and whose answer may come later.
+pub(crate) struct Asked {
+    outbox: Arc<Outbox>,
+}
+
+impl Asked {
+    pub fn new(handler: &impl Handler, request: Request) -> Self {
+        let outbox = Arc::new(Outbox::new(|| {}));
+        let origin = Origin { client: Client::Unix, https: false };
+        handler.handle(Exchange::new(request, origin, KEY, Arc::clone(&outbox)));
+        Self { outbox }
+    }
+
+    /// The answer, if it has come and was not taken.
+    pub fn response(&self) -> Option<Response> {
+        self.outbox.take_response(KEY).map(decoded)
+    }
+}
+
+const KEY: ExchangeKey = ExchangeKey { index: 0, serial: 0 };
 
 /// The response with the fields that were encoded already among the others.
 fn decoded(response: Response) -> Response {

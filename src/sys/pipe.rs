@@ -51,9 +51,16 @@ fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Waits until one of the descriptors can be read, a signal comes, or the time is over.
-pub(crate) fn wait(watched: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    let mut watched: Vec<_> = watched.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+/// Waits until one of `readable` can be read or has ended, or one of `writable` can be written, a signal comes, or the
+/// time is over.
+pub(crate) fn wait(
+    readable: &[BorrowedFd<'_>],
+    writable: &[BorrowedFd<'_>],
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let readable = readable.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN));
+    let writable = writable.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLOUT));
+    let mut watched: Vec<_> = readable.chain(writable).collect();
     match poll(&mut watched, timeout.map_or(PollTimeout::NONE, whole_millis)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use super::teller::Teller;
 use crate::board::Record;
 use crate::serve::{Loop, Turn};
 use crate::site::{Delivery, Outbox, guard};
 use crate::sys::process;
 
 /// The threads, and how to reach their loops.
-pub(super) struct Beside {
+pub(crate) struct Beside {
     threads: Vec<JoinHandle<()>>,
     outboxes: Vec<Arc<Outbox>>,
 }
@@ -21,12 +20,12 @@ pub(super) struct Beside {
 const FAILED: i32 = 1;
 
 impl Beside {
-    /// Starts a thread for each loop.
-    pub fn start(loops: Vec<(Loop, Record)>, teller: &Arc<Teller>) -> Result<Self, String> {
+    /// Starts a thread for each loop, where `look` is called after each turn.
+    pub fn start(loops: Vec<(Loop, Record)>, look: impl Fn(&Loop) + Clone + Send + 'static) -> Result<Self, String> {
         let outboxes = loops.iter().map(|(serving, _)| serving.outbox()).collect();
         let start = |(serving, record)| {
-            let teller = Arc::clone(teller);
-            Builder::new().name("loop".into()).spawn(move || run(serving, record, &teller))
+            let look = look.clone();
+            Builder::new().name("loop".into()).spawn(move || run(serving, record, look))
         };
         let threads = loops.into_iter().map(start).collect::<Result<_, _>>();
         Ok(Self { threads: threads.map_err(|why| format!("cannot start a loop's thread: {why}"))?, outboxes })
@@ -52,12 +51,12 @@ impl Beside {
 }
 
 /// A worker with a loop less would look well and serve badly: it ends, to be replaced.
-fn run(mut serving: Loop, record: Record, teller: &Teller) {
+fn run(mut serving: Loop, record: Record, look: impl Fn(&Loop)) {
     record.open(process::pid());
     let end = guard(|| {
         loop {
             let turn = serving.turn();
-            teller.look_at(&serving);
+            look(&serving);
             match turn {
                 Ok(Turn::Served | Turn::Watched) => {}
                 Ok(Turn::Finished) => break Ok(()),

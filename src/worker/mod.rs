@@ -24,7 +24,7 @@ use crate::site::Handler;
 use crate::sys::crash;
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
-use beside::Beside;
+pub(crate) use beside::Beside;
 use logs::Ear;
 pub(crate) use report::{REPORT_BYTES, Report};
 pub(crate) use teller::Lifetime;
@@ -148,7 +148,11 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let records = start.records.iter().copied().chain([record]).collect();
     let teller = Teller::new(start.reports, identity.pid, records, start.lifetime);
     let teller = teller.map(Arc::new).map_err(|why| format!("cannot report: {why}"))?;
-    let beside = Beside::start(beside, &teller)?;
+    let look = {
+        let teller = Arc::clone(&teller);
+        move |serving: &Loop| teller.look_at(serving)
+    };
+    let beside = Beside::start(beside, look)?;
     record.open(identity.pid);
     teller.tell(Report::Ready);
     let end = loop {

@@ -108,6 +108,8 @@ impl Launch {
         if !self.args.iter().any(|arg| arg == "--accessLog") {
             command.arg("--accessLog").arg(self.folder.path().join("access.log"));
         }
+        // Its control socket goes with it.
+        command.env("RUNTIME_DIRECTORY", self.folder.path());
         command.envs(self.env.iter().map(|(name, value)| (name, value))).env_remove("RUST_LOG");
         command.current_dir(self.folder.path()).stdin(Stdio::null()).process_group(0);
         let capture = |name| File::create(self.folder.path().join(name)).expect("a file for what it says");
