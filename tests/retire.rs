@@ -125,6 +125,24 @@ fn connections_that_have_asked_nothing_yet_are_handed_over() {
 }
 
 #[test]
+fn who_a_client_is_goes_with_its_connection() {
+    let server = pool("2").args(["--proxyProtocol", "1"]).start();
+    let said = "client 203.0.113.7:40000\n";
+    let introduced = |_| {
+        let mut client = Client::open(server.address());
+        client.send("PROXY TCP4 203.0.113.7 127.0.0.1 40000 80\r\n");
+        assert!(client.get("/quick/client").text().starts_with(said));
+        client
+    };
+    let mut clients: Vec<_> = (0..20).map(introduced).collect();
+    retire_one(&server);
+    for client in &mut clients {
+        let answer = client.get("/quick/client");
+        assert!(answer.text().starts_with(said) && !answer.closes(), "{answer:?}");
+    }
+}
+
+#[test]
 fn a_worker_whose_handler_is_busy_takes_idle_connections_too() {
     let server = pool("2").start();
     let mut moved = client_of(&server, "worker=1 ");

@@ -98,8 +98,12 @@ fn the_answer_comes_while_every_handler_blocks_and_every_worker_is_stopped() {
     for pid in server.worker_pids().into_iter().filter(|&pid| pid != reporter) {
         server.signal(pid, Signal::SIGSTOP);
     }
-    let (code, said) = ask(address, "/readyz");
-    assert_eq!((code, &said["workers"]["serving"], &said["loops"]["taking"]), (503, &2.into(), &0.into()), "{said}");
+    // A process that runs when it is told to stop takes a moment.
+    let said = wait_until("nobody who takes requests", || {
+        let (code, said) = ask(address, "/readyz");
+        (code == 503).then_some(said)
+    });
+    assert_eq!((&said["workers"]["serving"], &said["loops"]["taking"]), (&2.into(), &0.into()), "{said}");
 }
 
 #[test]

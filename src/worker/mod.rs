@@ -224,3 +224,17 @@ fn note_stranger(record: Record) {
 fn asks_to_drain(signal: Signal) -> bool {
     matches!(signal, Signal::SIGTERM | Signal::SIGQUIT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_whose_queues_are_left_to_others_or_to_later_accepts_no_more_at_once() {
+        let longest = Duration::from_secs(3);
+        let window = |retirement| accept_window(retirement, longest);
+        assert_eq!((window(None), window(Some(Retirement::LastAtListener))), (longest, longest));
+        assert_eq!(window(Some(Retirement::ToOthers)), Duration::ZERO);
+        assert_eq!(window(Some(Retirement::Alone)), Duration::ZERO);
+    }
+}
