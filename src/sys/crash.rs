@@ -24,9 +24,12 @@ const FPE_INTDIV: c_int = 1;
 /// A fault that is so near to the stack pointer is one of the stack: it has reached its end.
 const NEAR: usize = 64 << 10;
 
+/// Takes the note of a signal's cause.
+type Note = dyn Fn(Signal, &str) + Send + Sync;
+
 /// Where notes go, and of which process.
 struct Watch {
-    note: Box<dyn Fn(Signal, &str) + Send + Sync>,
+    note: Box<Note>,
     pid: i32,
     /// What was done about a fault of memory before: SEGV and BUS.
     before: [SigAction; 2],
