@@ -76,15 +76,14 @@ fn go_on(cause: &Cause, watch: Option<&Watch>) {
     let place = FATAL.iter().position(|signal| *signal == cause.signal);
     let before = watch.and_then(|watch| watch.before.get(place?).copied()).unwrap_or_else(default_action);
     let action = match (cause.what, cause.signal) {
-        // The same instruction fails again, then for whoever was there before: Rust, which tells of an overflow.
-        (What::Fault { .. }, _) => before,
-        // Rust takes the first of them for such a fault, and it would come to nothing.
+        // Rust takes the first of them for a fault that will come again, and it would come to nothing.
         (What::Sent(_), Signal::SIGSEGV | Signal::SIGBUS) => default_action(),
-        (What::Sent(_) | What::Kernel(_), _) => before,
+        (What::Sent(_) | What::Fault { .. } | What::Kernel(_), _) => before,
     };
     // SAFETY: puts back what was there, or what always is.
     let _ = unsafe { sigaction(cause.signal, &action) };
     match cause.what {
+        // The same instruction fails again, now for whoever was there before: Rust, which tells of an overflow.
         What::Fault { .. } => {}
         // Blocked while this runs, it comes when the handler returns.
         What::Sent(_) | What::Kernel(_) => _ = raise(cause.signal),
