@@ -81,8 +81,8 @@ fn a_response_whose_next_chunk_does_not_come_is_cut_off() {
     for (mode, options) in all {
         let server = testbed(options);
         let mut client = Client::open(server.address());
-        client.send(request("GET", "/stream?chunks=2&size=10&ms=400"));
-        assert_eq!(client.answer().body.len(), 20, "{mode}: each chunk has its time");
+        client.send(request("GET", "/stream?chunks=4&size=10&ms=200"));
+        assert_eq!(client.answer().body.len(), 40, "{mode}: each chunk has its time");
         client.send(request("GET", "/stream?chunks=2&size=10&ms=60000"));
         let (answer, took) = time(|| client.try_answer_to("GET"));
         assert!(answer.is_err(), "{mode}: {answer:?}");
@@ -101,7 +101,7 @@ fn what_waits_behind_a_stuck_handler_is_answered_in_the_end() {
         stuck.send(request("GET", "/slow?ms=60000"));
         let mut waiting: Vec<_> = (0..4).map(|_| Client::open(server.address())).collect();
         for client in &mut waiting {
-            client.send(request("GET", "/slow?ms=300"));
+            client.send(request("GET", "/slow?ms=200"));
         }
         for client in &mut waiting {
             assert_eq!(client.answer().status, 200, "{mode}: its time begins when its handler does");
@@ -134,7 +134,7 @@ fn a_handler_whose_client_has_left_is_stuck_all_the_same() {
         drop(client);
         let line = server.wait_for_log("beyond requestTimeout");
         assert!(line.contains(&format!("GET {target} from {address}")), "{mode}: {line}");
-        assert!(line.contains("its client is gone"), "{mode}: {line}");
+        assert!(line.contains("its client is gone or"), "{mode}: {line}");
     }
 }
 
@@ -176,13 +176,13 @@ fn slow_clients_and_idle_connections_are_no_fault_of_a_handler() {
         let mut slow_to_ask = Client::open(server.address());
         slow_to_ask.send("GET /who HTTP/1.1\r\nHo");
         let mut slow_to_read: Vec<_> = (0..2).map(|_| Client::open(server.address())).collect();
-        slow_to_read[0].send(request("GET", "/big?bytes=30000000"));
-        slow_to_read[1].send(request("GET", "/stream?chunks=30&size=1000000"));
+        slow_to_read[0].send(request("GET", "/big?bytes=10000000"));
+        slow_to_read[1].send(request("GET", "/stream?chunks=10&size=1000000"));
         std::thread::sleep(3 * AT_LEAST);
         slow_to_ask.send("st: test\r\n\r\n");
         assert_eq!(slow_to_ask.answer().status, 200, "{mode}");
         for client in &mut slow_to_read {
-            assert_eq!(client.answer().body.len(), 30_000_000, "{mode}");
+            assert_eq!(client.answer().body.len(), 10_000_000, "{mode}");
         }
         assert_eq!(idle.get("/who").status, 200, "{mode}");
         assert!(!server.log().contains("requestTimeout"), "{mode}");

@@ -358,7 +358,7 @@ fn a_refusal_and_a_death_are_logged_with_the_client() {
     let mut client = Client::open(server.address());
     client.send("GET /abort HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n");
     let death = server.wait_for_log_after(mark, "died while serving");
-    assert!(death.ends_with("GET /abort from 203.0.113.7"), "{death}");
+    assert!(death.contains("GET /abort from 203.0.113.7 ("), "{death}");
 }
 
 #[test]

@@ -7,13 +7,11 @@ mod text;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::sys;
-use requests::Requests;
-pub(crate) use requests::{Entry, Running};
+pub(crate) use requests::Entry;
 
 /// Which worker this is: one identity in every log line and on every page that shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,31 +307,6 @@ impl Record {
         (since != 0).then(|| Duration::from_millis(since))
     }
 
-    /// A request is complete and goes to its handler; the master quotes it should this worker die. A client of a Unix
-    /// socket has no address.
-    pub fn begin_request(&self, method: &str, target: &[u8], client: Option<SocketAddr>, now: Duration) -> Entry {
-        self.increment(field::RUNNING);
-        self.requests().begin(method, target, client, now)
-    }
-
-    /// A request was answered.
-    pub fn end_request(&self, entry: Entry) {
-        self.increment(field::SERVED);
-        self.count_off();
-        self.requests().answer(entry);
-    }
-
-    /// A request ended without an answer: its client is gone.
-    pub fn abandon_request(&self, entry: Entry) {
-        self.count_off();
-        self.requests().end(entry);
-    }
-
-    fn count_off(&self) {
-        let running = self.word(field::RUNNING).load(Ordering::Relaxed);
-        self.set(field::RUNNING, running.saturating_sub(1));
-    }
-
     /// Why the worker will end, or what went wrong last.
     pub fn set_reason(&self, words: &str) {
         text::write(&self.words[field::REASON], &[words.as_bytes()]);
@@ -344,33 +317,9 @@ impl Record {
         text::precede(&self.words[field::REASON], &[words.as_bytes(), b"; before that: "]);
     }
 
-    /// How many requests were answered.
-    pub fn served(&self) -> u64 {
-        self.word(field::SERVED).load(Ordering::Relaxed)
-    }
-
-    /// How many requests were handed to a handler and not yet answered.
-    pub fn running(&self) -> u64 {
-        self.word(field::RUNNING).load(Ordering::Relaxed)
-    }
-
-    /// The requests that run, the oldest first; of more than eight the oldest and the newest.
-    pub fn running_requests(&self) -> Vec<Running> {
-        self.requests().running()
-    }
-
-    /// The last request that was answered, if any was.
-    pub fn last_request(&self) -> Option<String> {
-        self.requests().answered().map(|request| request.to_string())
-    }
-
     /// Why the worker ended, if it could say.
     pub fn reason(&self) -> Option<String> {
         text::read(&self.words[field::REASON])
-    }
-
-    fn requests(&self) -> Requests {
-        Requests { words: &self.words[field::REQUESTS] }
     }
 
     fn can_take_more(&self, now: Duration, stuck_after: Duration) -> bool {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::text;
+use super::{Record, field, text};
 
 /// How many words the table takes.
 pub(super) const WORDS: usize = ENTRY_WORDS * (1 + ENTRIES);
@@ -70,10 +70,61 @@ impl fmt::Display for Running {
     }
 }
 
+impl Record {
+    /// A request is complete and goes to its handler; the master quotes it should this worker die. A client of a Unix
+    /// socket has no address.
+    pub fn begin_request(&self, method: &str, target: &[u8], client: Option<SocketAddr>, now: Duration) -> Entry {
+        self.increment(field::RUNNING);
+        self.requests().begin(method, target, client, now)
+    }
+
+    /// A request was answered.
+    pub fn end_request(&self, entry: Entry) {
+        self.increment(field::SERVED);
+        self.count_off();
+        self.requests().answer(entry);
+    }
+
+    /// A request ended without an answer: its client is gone.
+    pub fn abandon_request(&self, entry: Entry) {
+        self.count_off();
+        self.requests().end(entry);
+    }
+
+    fn count_off(&self) {
+        let running = self.word(field::RUNNING).load(Ordering::Relaxed);
+        self.set(field::RUNNING, running.saturating_sub(1));
+    }
+
+    /// How many requests were answered.
+    pub fn served(&self) -> u64 {
+        self.word(field::SERVED).load(Ordering::Relaxed)
+    }
+
+    /// How many requests were handed to a handler and not yet answered.
+    pub fn running(&self) -> u64 {
+        self.word(field::RUNNING).load(Ordering::Relaxed)
+    }
+
+    /// The requests that run, the oldest first; of more than eight the oldest and the newest.
+    pub fn running_requests(&self) -> Vec<Running> {
+        self.requests().running()
+    }
+
+    /// The last request that was answered, if any was.
+    pub fn last_request(&self) -> Option<String> {
+        self.requests().answered().map(|request| request.to_string())
+    }
+
+    fn requests(&self) -> Requests {
+        Requests { words: &self.words[field::REQUESTS] }
+    }
+}
+
 /// The table in the words of a record.
 #[derive(Clone, Copy)]
-pub(super) struct Requests {
-    pub words: &'static [AtomicU64],
+struct Requests {
+    words: &'static [AtomicU64],
 }
 
 impl Requests {
@@ -205,7 +256,9 @@ mod tests {
         }
         assert_eq!(told(requests), expected.join(", "), "those had lost their entries");
         assert_eq!(requests.answered().unwrap().to_string(), "GET /99");
-        entries.iter().for_each(|entry| requests.answer(*entry));
+        for entry in &entries {
+            requests.answer(*entry);
+        }
         assert_eq!((told(requests), requests.answered().unwrap().to_string()), (String::new(), "GET /12".to_owned()));
     }
 

@@ -25,7 +25,7 @@ impl Loop {
     pub(super) fn end_overdue(&mut self) {
         let (now, timeout) = (self.env.now, self.env.request_timeout);
         let Some(look_at) = self.env.look_at_jobs.filter(|at| *at <= now) else { return };
-        if now - look_at > HELD_UP {
+        if now.saturating_sub(look_at) > HELD_UP {
             self.env.look_at_jobs = Some(now + timeout);
             return;
         }
@@ -36,20 +36,21 @@ impl Loop {
     }
 
     fn give_up(&mut self, job: Running) {
-        let phase = self.flight_of(job.key).map(|flight| flight.phase);
-        let asked = self.flight_of(job.key).and_then(|flight| flight.underway.as_ref()).map(|of| of.asked());
-        let asked = asked.or(job.asked).unwrap_or_else(|| "a request that was answered".to_owned());
+        let flight = self.flight_of(job.key);
+        let found = flight.and_then(|flight| Some((flight.phase, flight.underway.as_ref()?.asked())));
+        let (phase, asked) = found.map_or((None, job.asked), |(phase, asked)| (Some(phase), Some(asked)));
         let client = match phase {
             Some(Phase::Handling) => "answering 504",
             Some(Phase::Pulling) => "cutting the response off",
             Some(Phase::Receiving | Phase::Sending) => "its answer goes on",
-            None => "its client is gone",
+            None => "its client is gone or has its answer",
         };
         let handler = if self.env.executor.forks() {
             "its process is killed"
         } else {
             "its thread ends only with the worker, which is to be replaced"
         };
+        let asked = asked.as_deref().unwrap_or("a request");
         let age = self.env.now.saturating_sub(job.since).as_secs_f64();
         log::error!("{asked}: the handler has run for {age:.1} s, beyond requestTimeout; {client}; {handler}");
         self.has_stuck_handler |= !self.env.executor.forks();

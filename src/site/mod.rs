@@ -59,7 +59,8 @@ pub type Response = http::Response<Body>;
 /// }
 /// ```
 ///
-/// When the server stops, what is not answered within `gracefulTimeout` is cut off. A plain `Fn(Request) -> Response` is a handler that may block;
+/// What is not answered within `requestTimeout` of the call is answered with 504, and an answer that comes later is
+/// dropped. When the server stops, what is not answered within `gracefulTimeout` is cut off. A plain `Fn(Request) -> Response` is a handler that may block;
 /// [`quick`] makes one that does not.
 pub trait Handler: Send + Sync + 'static {
     /// Takes the exchange and answers it, now or later, from this thread or another.

@@ -16,20 +16,21 @@ use super::signal::{Sender, Signal};
 const FATAL: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
 
-const DEFAULT: SigHandler = SigHandler::SigDfl;
-
 /// sigaction(2)
 const FPE_INTDIV: c_int = 1;
 
 /// A fault that is so near to the stack pointer is one of the stack: it has reached its end.
 const NEAR: usize = 64 << 10;
 
+/// Takes the note of a signal's cause.
+type Note = dyn Fn(Signal, &str) + Send + Sync;
+
 /// Where notes go, and of which process.
 struct Watch {
-    note: Box<dyn Fn(Signal, &str) + Send + Sync>,
+    note: Box<Note>,
     pid: i32,
-    /// What was done about a fault of memory before: SEGV and BUS.
-    before: [SigAction; 2],
+    /// What was done about each of the signals before.
+    before: [SigAction; FATAL.len()],
 }
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
@@ -42,12 +43,12 @@ static WATCH: OnceLock<Watch> = OnceLock::new();
 pub(crate) fn note_causes(note: impl Fn(Signal, &str) + Send + Sync + 'static) -> io::Result<()> {
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
     let action = SigAction::new(SigHandler::SigAction(on_fatal), flags, SigSet::empty());
-    let mut before = [SigAction::new(DEFAULT, SaFlags::empty(), SigSet::empty()); FATAL.len()];
+    let mut before = [default_action(); FATAL.len()];
     for (signal, before) in FATAL.into_iter().zip(&mut before) {
         // SAFETY: `on_fatal` does only what is async-signal-safe, as the caller promises of `note`.
         *before = unsafe { sigaction(signal, &action)? };
     }
-    let watch = Watch { note: Box::new(note), pid: process::pid(), before: [before[0], before[1]] };
+    let watch = Watch { note: Box::new(note), pid: process::pid(), before };
     WATCH.set(watch).map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))
 }
 
@@ -67,18 +68,30 @@ extern "C" fn on_fatal(number: c_int, info: *mut libc::siginfo_t, context: *mut 
             (watch.note)(signal, text.as_str());
         }
     }
-    let before = match (cause.what, signal, watch) {
-        // The same instruction fails again, now for whoever was there before: Rust, which tells of an overflow.
-        (What::Fault { .. }, Signal::SIGSEGV, Some(watch)) => watch.before[0],
-        (What::Fault { .. }, Signal::SIGBUS, Some(watch)) => watch.before[1],
-        (What::Fault { .. } | What::Sent(_) | What::Kernel(_), _, _) => {
-            // Blocked while this runs, it comes when the handler returns.
-            let _ = raise(signal);
-            SigAction::new(DEFAULT, SaFlags::empty(), SigSet::empty())
-        }
+    go_on(&cause, watch);
+}
+
+/// Has the signal do what it did before.
+fn go_on(cause: &Cause, watch: Option<&Watch>) {
+    let place = FATAL.iter().position(|signal| *signal == cause.signal);
+    let before = watch.and_then(|watch| watch.before.get(place?).copied()).unwrap_or_else(default_action);
+    let action = match (cause.what, cause.signal) {
+        // Rust takes the first of them for a fault that will come again, and it would come to nothing.
+        (What::Sent(_), Signal::SIGSEGV | Signal::SIGBUS) => default_action(),
+        (What::Sent(_) | What::Fault { .. } | What::Kernel(_), _) => before,
     };
     // SAFETY: puts back what was there, or what always is.
-    let _ = unsafe { sigaction(signal, &before) };
+    let _ = unsafe { sigaction(cause.signal, &action) };
+    match cause.what {
+        // The same instruction fails again, now for whoever was there before: Rust, which tells of an overflow.
+        What::Fault { .. } => {}
+        // Blocked while this runs, it comes when the handler returns.
+        What::Sent(_) | What::Kernel(_) => _ = raise(cause.signal),
+    }
+}
+
+fn default_action() -> SigAction {
+    SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty())
 }
 
 /// What the kernel says of a signal.

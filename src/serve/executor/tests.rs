@@ -199,7 +199,7 @@ fn a_thread_that_is_stuck_is_given_up_and_another_takes_its_place() {
         bench.ask("/waits", before);
         let began = bench.executor.oldest(later).unwrap();
         assert!((before..later).contains(&began), "{wanted:?}: {began:?}");
-        assert_eq!(bench.executor.give_up(before - MS, before), None, "{wanted:?}: too soon");
+        assert_eq!(bench.executor.give_up(before.saturating_sub(MS), before), None, "{wanted:?}: too soon");
         bench.executor.forget(stuck, || "what it was".to_owned());
         let given_up = Running { key: stuck, since: began, asked: Some("what it was".to_owned()) };
         assert_eq!(bench.executor.give_up(began, later), Some(given_up), "{wanted:?}");
