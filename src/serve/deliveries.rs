@@ -50,12 +50,13 @@ impl Loop {
 
     /// Forks for requests that wait for a process of their own.
     pub(super) fn start_processes(&mut self) {
-        let Self { env, table, listeners, poll, .. } = self;
+        let Self { env, table, listeners, poll, watched, .. } = self;
         if let Executor::Processes(processes) = &mut env.executor {
             processes.start(|| {
                 let connections = table.iter().flat_map(|(_, connection)| connection.descriptors());
                 let listeners = listeners.iter().map(|listener| listener.as_fd().as_raw_fd());
-                connections.chain(listeners).chain([poll.as_raw_fd()]).chain(env.access.descriptors()).collect()
+                let own = watched.iter().copied().chain([poll.as_raw_fd()]);
+                connections.chain(listeners).chain(own).chain(env.access.descriptors()).collect()
             });
         }
     }

@@ -19,7 +19,7 @@ mod transport;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +111,8 @@ pub(crate) struct Parts {
 pub(crate) struct Loop {
     poll: Poll,
     events: Events,
+    /// What is watched for others; a process that is forked for a request is not to hold it.
+    watched: Vec<RawFd>,
     listeners: Vec<Arc<Listener>>,
     gate: Gate,
     handover: Option<Handover>,
@@ -148,6 +150,7 @@ impl Loop {
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
+            watched: Vec::new(),
             listeners,
             gate: Gate::default(),
             handover: handover.map(Handover::new),
@@ -166,7 +169,8 @@ impl Loop {
     }
 
     /// Has [`Turn::Watched`] returned when `fd` can be read.
-    pub fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn watch(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.watched.push(fd.as_raw_fd());
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), WATCHED, Interest::READABLE)
     }
 
