@@ -161,7 +161,7 @@ impl Effects {
         // A queue that it held would have clients wait for nobody.
         self.setup.listeners.clear();
         if let Err(cause) = self.become_account() {
-            log::error!("the reporter cannot become its user: {cause}");
+            log::error!("the reporter cannot start: {cause}");
             return CANNOT_START;
         }
         reporter::run(std::mem::take(&mut self.setup.status_listeners), self.settings, self.board, self.pid)
@@ -263,7 +263,8 @@ impl Effects {
 
     /// In a child: its privileges end here.
     fn become_account(&self) -> io::Result<()> {
-        self.setup.account.as_ref().map_or(Ok(()), Account::assume)
+        let assumed = self.setup.account.as_ref().map_or(Ok(()), Account::assume);
+        assumed.map_err(|cause| io::Error::other(format!("it cannot become its user: {cause}")))
     }
 
     fn send(&self, pid: i32, signal: WorkerSignal) {
