@@ -197,17 +197,16 @@ fn a_worker_that_stands_still_holds_up_neither_the_master_nor_the_others() {
     let rotated = Rotated::start(&["--processPool", "2"]);
     let workers = rotated.server.worker_pids();
     rotated.server.signal(workers[0], Signal::SIGSTOP);
-    let cannot = format!("the worker pid={} cannot be told", workers[0]);
-    for told in 0.. {
-        assert!(told < 5_000, "a link has room for so much");
+    let reopen = || {
         let said = rotated.read("error.log").lines().count();
         rotated.server.tell(Signal::SIGUSR1);
-        wait_until("an outcome", || (rotated.read("error.log").lines().count() > said).then_some(()));
-        if rotated.read("error.log").contains(&cannot) {
-            break;
-        }
-    }
+        let outcome = || rotated.read("error.log").lines().nth(said).map(ToOwned::to_owned);
+        wait_until("an outcome", outcome)
+    };
+    let cannot = format!("the worker pid={} cannot be told", workers[0]);
+    assert!((0..5_000).any(|_| reopen().contains(&cannot)), "a link has room for so much");
     rotated.server.signal(workers[0], Signal::SIGCONT);
+    wait_until("a worker that listens again", || reopen().contains("were reopened").then_some(()));
     rotated.rotate(1);
     assert_eq!(rotated.get().unwrap(), 200);
     assert_eq!(rotated.server.worker_pids().len(), 2);

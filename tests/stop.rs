@@ -200,3 +200,18 @@ fn orphaned_workers_drop_the_listener_at_once_while_they_finish() {
     assert!(begun.elapsed() < Duration::from_millis(2_500), "the slow request was over before");
     assert_eq!(slow.answer().expect("the answer").status, 200);
 }
+
+#[test]
+fn a_worker_hears_that_its_master_is_gone_though_a_sibling_stands_still() {
+    for (still, other) in [(0, 1), (1, 0)] {
+        let server = faulty().args(["--processPool", "2"]).start();
+        let [still, other] = [still, other].map(|slot| {
+            let line = server.wait_for_log(&format!(": worker={slot} gen=1 pid="));
+            let pid = line.rsplit("pid=").next().and_then(|rest| rest.split(' ').next());
+            pid.and_then(|pid| pid.parse().ok()).expect("a pid")
+        });
+        server.signal(still, Signal::SIGSTOP);
+        server.tell(Signal::SIGKILL);
+        wait_until("the end of the other", || (!is_alive(other)).then_some(()));
+    }
+}

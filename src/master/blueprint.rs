@@ -69,7 +69,8 @@ impl Blueprint {
 
     /// In a child: its privileges end here.
     pub fn become_account(&self) -> io::Result<()> {
-        self.account.as_ref().map_or(Ok(()), Account::assume)
+        let assumed = self.account.as_ref().map_or(Ok(()), Account::assume);
+        assumed.map_err(|cause| io::Error::other(format!("it cannot become its user: {cause}")))
     }
 
     /// Whether all of its listeners are also of the other one.

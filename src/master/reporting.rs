@@ -88,7 +88,7 @@ impl Effects {
         self.blueprint.listeners.clear();
         (self.coming, self.handover, self.heir, self.predecessor) = (None, None, None, None);
         if let Err(cause) = self.blueprint.become_account() {
-            ::log::error!("the reporter cannot become its user: {cause}");
+            ::log::error!("the reporter cannot start: {cause}");
             return CANNOT_START;
         }
         reporter::run(reporter::Start {

@@ -117,9 +117,9 @@ pub(crate) struct Parts {
 /// One connection loop.
 pub(crate) struct Loop {
     poll: Poll,
-    /// What its owner watches.
-    watched: Vec<RawFd>,
     events: Events,
+    /// What is watched for others; a process that is forked for a request is not to hold it.
+    watched: Vec<RawFd>,
     listeners: Vec<Arc<Listener>>,
     gate: Gate,
     handover: Option<Handover>,
@@ -158,8 +158,8 @@ impl Loop {
         let executor = Executor::new(&runner, site, poll.registry(), FIRST_PROCESS)?;
         Ok(Self {
             poll,
-            watched: Vec::new(),
             events: Events::with_capacity(EVENTS_PER_TURN),
+            watched: Vec::new(),
             listeners,
             gate: Gate::default(),
             handover: handover.map(|ends| Handover::new(ends, shares_requests)),

@@ -1,13 +1,13 @@
 //! Word from the master that log files were opened anew, with their descriptors: a worker may not be allowed to open
 //! them. The master need not wait for anybody who does not listen.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::log::error as error_log;
 use crate::log::sink::Sink;
 use crate::sys::message::{self, Patience};
+use crate::sys::pipe;
 
 /// Gives a process its logs, where they were opened anew.
 ///
@@ -24,22 +24,20 @@ pub(crate) fn send(link: &OwnedFd, error: Option<BorrowedFd<'_>>, access: Option
 pub(crate) struct Ear<'a> {
     link: &'a OwnedFd,
     access: Sink,
-    /// They make room for the descriptors of a message, where all others are taken.
-    spare: Vec<OwnedFd>,
+    /// A pipe without a purpose: it makes room for the descriptors of a message where all others are taken.
+    spare: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl<'a> Ear<'a> {
     /// With an access log, which may be off.
     pub fn new(link: &'a OwnedFd, access: Sink) -> Self {
-        let mut ear = Self { link, access, spare: Vec::new() };
-        ear.make_spare();
-        ear
+        Self { link, access, spare: pipe::pipe().ok() }
     }
 
     /// Takes all that has come. False is the end: the master is gone.
     pub fn hear(&mut self) -> bool {
         let mut which = [0; 2];
-        self.spare.clear();
+        self.spare = None;
         let is_there = loop {
             match message::receive(self.link, &mut which, Patience::DoNotWait) {
                 Ok((0, _)) => break false,
@@ -53,13 +51,8 @@ impl<'a> Ear<'a> {
                 }
             }
         };
-        self.make_spare();
+        self.spare = pipe::pipe().ok();
         is_there
-    }
-
-    /// Of what a process that is forked for a request may hold as well.
-    fn make_spare(&mut self) {
-        self.spare = (0..2).map_while(|_| File::open("/dev/null").ok().map(OwnedFd::from)).collect();
     }
 }
 
