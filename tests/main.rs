@@ -8,6 +8,7 @@ mod behind;
 mod cli;
 mod cluster;
 mod compress;
+mod control;
 mod docs_fresh;
 mod http_corpus;
 mod http_fairness;

@@ -15,6 +15,9 @@ use crate::listen::{Error, Listener, bind_control};
 /// unix(7): `sun_path` has 108 bytes, the last is NUL.
 const LONGEST: usize = 107;
 
+/// How every name ends.
+const END: &str = ".sock";
+
 /// Binds the control socket of a server that listens on `listeners`. Where it may be anywhere and can be nowhere, the
 /// log says so, and there is none: signals still work.
 pub(super) fn bind(config: &Config, listeners: &[Listener], takeover: bool) -> Result<Option<Arc<Listener>>, Error> {
@@ -76,7 +79,6 @@ pub(super) fn path_in(folder: &Path, config: &Config, port: Option<u16>) -> Path
         Some(path) => format!("unix-{}", escaped(path.as_os_str().as_bytes())),
         None => format!("{}-{}", escaped(server.socket_host.as_bytes()), port.unwrap_or(*server.socket_port)),
     };
-    const END: &str = ".sock";
     let room = LONGEST.saturating_sub(folder.as_os_str().len() + 1 + END.len());
     folder.join(fitted(&name, room) + END)
 }
@@ -134,7 +136,7 @@ mod tests {
     fn a_name_that_is_too_long_is_cut_and_stays_unique() {
         let long = |end: &str| name(&[("socketFile", &format!("/{}{end}", "x".repeat(95)))], None);
         assert_eq!(long("a").len(), LONGEST);
-        assert!(long("a").ends_with(".sock") && long("a").starts_with("/run/regrow/unix-xxx"));
+        assert!(long("a").ends_with(END) && long("a").starts_with("/run/regrow/unix-xxx"));
         assert_eq!(long("a"), long("a"));
         assert_ne!(long("a"), long("b"));
         let (a, b) = (name(&[("socketFile", "/a/b")], None), name(&[("socketFile", "/a-b")], None));

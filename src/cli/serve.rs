@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use http::HeaderValue;
@@ -22,6 +23,7 @@ use crate::site::files::{Options, Target};
 use crate::site::routes::Routes;
 use crate::site::welcome::Welcome;
 use crate::sys;
+use crate::sys::pid_file::PidFile;
 use crate::worker::Factory;
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
@@ -84,6 +86,8 @@ fn prepare(settled: Settled, factory: Box<Factory>) -> Result<Setup, String> {
         ::log::info!("the application logs by itself; errorLog and level are not used");
     }
     log::error::install_panic_hook(|_| {});
+    let pid_file = config.supervisor.pid_file.as_deref().map(|path| PidFile::claim(path, Duration::ZERO));
+    let pid_file = pid_file.transpose().map_err(|why| why.to_string())?;
     let mut listeners =
         listen::bind(&address(&config), *config.server.socket_queue_size).map_err(|why| why.to_string())?;
     let status_listeners = status_listeners(&config).map_err(|why| why.to_string())?;
@@ -102,7 +106,7 @@ fn prepare(settled: Settled, factory: Box<Factory>) -> Result<Setup, String> {
     }
     let [listeners, status_listeners] =
         [listeners, status_listeners].map(|listeners| listeners.into_iter().map(Arc::new).collect());
-    Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log, control_listener })
+    Ok(Setup { config, layout, listeners, entrance, status_listeners, factory, access_log, pid_file, control_listener })
 }
 
 fn entrance(config: &Config, credentials: Option<&Credentials>) -> Result<Entrance, String> {

@@ -19,6 +19,7 @@ use crate::serve::{Ends, Settings, other_descriptors};
 use crate::site::control::Command;
 use crate::sys;
 use crate::sys::message;
+use crate::sys::pid_file::PidFile;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process::{self, Ended};
 use crate::sys::signal::{Signal, Signals};
@@ -41,6 +42,9 @@ pub(crate) struct Setup {
     pub status_listeners: Vec<Arc<Listener>>,
     pub factory: Box<Factory>,
     pub access_log: Sink,
+    /// Is this master's as long as it lives.
+    #[allow(dead_code)] // until an upgrade hands it over
+    pub pid_file: Option<PidFile>,
     /// Where commands come in, if anywhere. Goes last: when it is gone, so is all that the master held.
     pub control_listener: Option<Arc<Listener>>,
 }
@@ -185,7 +189,9 @@ impl Effects {
         self.reporters.end();
         let reporters = self.reporters.pids();
         let stayed = self.reap(reporters, TO_LEAVE);
-        stayed.iter().for_each(|&pid| self.send(pid, WorkerSignal::Kill));
+        for &pid in &stayed {
+            self.send(pid, WorkerSignal::Kill);
+        }
         for pid in self.reap(stayed, TO_LEAVE) {
             log::error!("the reporter pid={pid} does not end; its port is taken until it does");
         }
@@ -213,6 +219,7 @@ impl Effects {
         self.liveness_writer = None;
         self.handover = None;
         self.reporters = Reporters::default();
+        self.setup.pid_file = None;
         // A queue that it held would have clients wait for nobody.
         self.setup.listeners.clear();
         reporter::run(reporter::Start {
@@ -272,6 +279,7 @@ impl Effects {
     fn run_worker(&mut self, worker: u32, generation: u32) -> i32 {
         self.liveness_writer = None;
         self.setup.status_listeners.clear();
+        self.setup.pid_file = None;
         self.setup.control_listener = None;
         self.reporters = Reporters::default();
         // Until it serves, and watches the master's liveness by itself.

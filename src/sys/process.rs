@@ -153,6 +153,11 @@ pub(crate) fn can_run(pid: i32) -> bool {
     !matches!(state, Some('T' | 't' | 'Z' | 'X'))
 }
 
+/// Has ps(1) and top(1) tell this process from the others: up to 15 bytes in place of the program's name.
+pub(crate) fn set_name(name: &std::ffi::CStr) -> io::Result<()> {
+    Ok(nix::sys::prctl::set_name(name)?)
+}
+
 /// How many threads this process has; 1 where that cannot be found out.
 pub(crate) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
