@@ -78,8 +78,7 @@ fn places(matches: &ArgMatches) -> Result<Vec<PathBuf>, CliExit> {
     match (said, understood) {
         (Some(path), _) if mistakes.is_empty() => Ok(vec![path]),
         (None, Some(config)) if mistakes.is_empty() => {
-            let folders = control_socket::folders(|name| std::env::var_os(name).map(PathBuf::from));
-            Ok(folders.iter().map(|folder| control_socket::path_in(folder, &config, None)).collect())
+            Ok(control_socket::folders().iter().map(|folder| control_socket::path_in(folder, &config, None)).collect())
         }
         (Some(_) | None, _) => {
             let mut exit = arguments::refuse(&mistakes);
@@ -128,10 +127,11 @@ fn reason(cause: &io::Error) -> String {
 
 /// Control sockets beside those that were looked for, on which somebody listens.
 fn others(places: &[PathBuf]) -> Vec<String> {
-    let folders = places.iter().filter_map(|path| path.parent()).filter(|folder| folder.ends_with("regrow"));
-    let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
-    let alive = files.map(|file| file.path()).filter(|path| UnixStream::connect(path).is_ok());
-    alive.map(|path| path.display().to_string()).collect()
+    let folders = control_socket::folders();
+    let here = |folder: &&PathBuf| places.iter().any(|path| path.parent() == Some(folder.as_path()));
+    let files = folders.iter().filter(here).filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let sockets = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "sock"));
+    sockets.filter(|path| UnixStream::connect(path).is_ok()).map(|path| path.display().to_string()).collect()
 }
 
 /// The outcome; an error where the connection ended before it came.

@@ -25,8 +25,7 @@ pub(super) fn bind(config: &Config, listeners: &[Listener], takeover: bool) -> R
         return Ok(Some(Arc::new(bind_patiently(path, takeover)?)));
     }
     let port = listeners.iter().find_map(Listener::port);
-    let bound = bind_in_first(&folders(|name| std::env::var_os(name).map(PathBuf::from)), config, port, takeover);
-    match bound {
+    match bind_in_first(&folders(), config, port, takeover) {
         Ok(listener) => Ok(Some(Arc::new(listener))),
         Err(why) => {
             log::warn!("no control socket: {why}; say controlSocket = FILE for `regrow reload` and the other commands");
@@ -62,8 +61,13 @@ fn bind_patiently(path: &Path, takeover: bool) -> Result<Listener, Error> {
     bind_control(path, takeover)
 }
 
-/// The folders that it may be in, the best first, with these environment variables.
-pub(super) fn folders(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+/// The folders that it may be in, the best first.
+pub(super) fn folders() -> Vec<PathBuf> {
+    folders_with(|name| std::env::var_os(name).map(PathBuf::from))
+}
+
+/// With these environment variables.
+fn folders_with(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     // systemd.exec(5): several are separated by colons.
     let first = |all: PathBuf| all.to_str().and_then(|all| all.split(':').next()).map(PathBuf::from);
     let of_service = variable("RUNTIME_DIRECTORY").and_then(first);
@@ -147,11 +151,11 @@ mod tests {
     fn a_service_has_its_folder_and_a_user_theirs() {
         let of = |service: &str, user: &str| {
             let (service, user) = (PathBuf::from(service), PathBuf::from(user));
-            folders(|name| Some(if name == "RUNTIME_DIRECTORY" { service.clone() } else { user.clone() }))
+            folders_with(|name| Some(if name == "RUNTIME_DIRECTORY" { service.clone() } else { user.clone() }))
         };
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(of("/run/site:/run/b", "/run/user/7"), paths(&["/run/site", "/run/regrow", "/run/user/7/regrow"]));
         assert_eq!(of("", ""), paths(&["/run/regrow"]));
-        assert_eq!(folders(|_| None), paths(&["/run/regrow"]));
+        assert_eq!(folders_with(|_| None), paths(&["/run/regrow"]));
     }
 }
