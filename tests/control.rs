@@ -11,7 +11,9 @@ use std::process::{Command, Output, Stdio};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Client, Connection, Launch, MODES, PATIENCE, Server, curl, get, is_alive, request, wait_until};
+use crate::support::{
+    Client, Connection, Launch, MODES, PATIENCE, Server, curl, descriptors_of, get, is_alive, request, wait_until,
+};
 
 fn regrow() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_regrow"));
@@ -215,11 +217,12 @@ fn clients_that_say_nothing_or_anything_disturb_neither_the_master_nor_balancers
 fn a_command_whose_reporter_is_killed_says_so_and_the_next_is_answered() {
     let server = Launch::regrow().start();
     let (socket, reporter) = (server.control_socket(), server.reporter_pid());
+    let before = descriptors_of(reporter).len();
     // A master that does not come to read its question keeps it open.
     server.tell(Signal::SIGSTOP);
     let mut command = regrow();
     let command = command.args(["scale", "3", "--controlSocket"]).arg(&socket).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("a connection", || has_client(&socket).then_some(()));
+    wait_until("its connection accepted", || (descriptors_of(reporter).len() > before).then_some(()));
     server.signal(reporter, Signal::SIGKILL);
     let output = command.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -228,14 +231,6 @@ fn a_command_whose_reporter_is_killed_says_so_and_the_next_is_answered() {
     server.wait_for_log(&format!("the reporter pid={reporter} ended with signal 9 (KILL); replacing it"));
     expect_refusal(&scale(&socket));
     assert_eq!(get(server.address(), "/").unwrap().status, 200);
-}
-
-/// Whether somebody has connected.
-fn has_client(socket: &Path) -> bool {
-    let path = socket.to_str().unwrap();
-    let table = fs::read_to_string("/proc/net/unix").unwrap();
-    // The listener has the same name.
-    table.lines().filter(|line| line.ends_with(path)).count() > 1
 }
 
 #[test]
