@@ -8,6 +8,7 @@ mod behind;
 mod cli;
 mod cluster;
 mod compress;
+mod control;
 mod deaths;
 mod docs_fresh;
 mod health_path;

@@ -23,13 +23,6 @@ fn status(server: &Server, path: &str) -> u16 {
     ask(server.status_address(), path).0
 }
 
-/// The child that never says that it is ready: it is no worker.
-fn reporter(server: &Server) -> i32 {
-    let log = server.log();
-    let is_worker = |pid: &i32| log.lines().any(|line| line.contains(&format!("pid={pid} ready")));
-    server.worker_pids().into_iter().find(|pid| !is_worker(pid)).expect("a reporter")
-}
-
 #[test]
 fn a_pool_that_serves_is_healthy_and_ready_in_every_mode() {
     for (name, options) in MODES {
@@ -44,7 +37,7 @@ fn a_pool_that_serves_is_healthy_and_ready_in_every_mode() {
         // The two are apart.
         assert_eq!(Client::open(server.status_address()).get("/").status, 404, "{name}");
         let told = Told::of(&Client::open(server.address()).get("/healthz"));
-        assert_ne!(told.pid, reporter(&server), "{name}: the site answers for its own paths");
+        assert_ne!(told.pid, server.reporter_pid(), "{name}: the site answers for its own paths");
         assert_eq!(server.stop(), 0, "{name}");
     }
 }
@@ -94,8 +87,7 @@ fn the_answer_comes_while_every_handler_blocks_and_every_worker_is_stopped() {
     let busy = || (ask(address, "/readyz").1["loops"]["busy"] == 2).then_some(());
     wait_until("two busy workers", busy);
     assert_eq!(ask(address, "/readyz").0, 200, "they are at work, which is no fault");
-    let reporter = reporter(&server);
-    for pid in server.worker_pids().into_iter().filter(|&pid| pid != reporter) {
+    for pid in server.worker_pids() {
         server.signal(pid, Signal::SIGSTOP);
     }
     // A process that runs when it is told to stop takes a moment.
@@ -152,10 +144,10 @@ fn the_size_of_the_pool_shows_as_it_changes() {
 #[test]
 fn a_reporter_that_is_killed_comes_back() {
     let server = launch("slow", &["--processPool", "2"]).start();
-    let first = reporter(&server);
+    let first = server.reporter_pid();
     // Whoever asks meanwhile waits in the queue of the listener, which the master keeps.
     for _ in 0..2 {
-        let reporter = reporter(&server);
+        let reporter = server.reporter_pid();
         server.signal(reporter, Signal::SIGKILL);
         server.wait_for_log(&format!("the reporter pid={reporter} ended with signal 9 (KILL)"));
         assert_eq!(status(&server, "/readyz"), 200);
@@ -167,7 +159,7 @@ fn a_reporter_that_is_killed_comes_back() {
 #[test]
 fn a_master_that_is_killed_leaves_no_reporter() {
     let server = launch("slow", &["--processPool", "2"]).start();
-    let (reporter, address) = (reporter(&server), server.status_address());
+    let (reporter, address) = (server.reporter_pid(), server.status_address());
     server.signal(server.pid(), Signal::SIGKILL);
     wait_until("its end", || (!is_alive(reporter)).then_some(()));
     wait_until("nobody there", || TcpStream::connect(address).is_err().then_some(()));

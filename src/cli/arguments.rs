@@ -29,6 +29,29 @@ pub(super) fn command() -> Command {
         .subcommand(serve_arguments(
             Command::new("check").about("Say what `serve` would run with the same arguments, or every mistake"),
         ))
+        .subcommand(command_arguments(
+            Command::new("reload").about("Have a running server read its configuration again and replace its workers"),
+        ))
+        .subcommand(command_arguments(
+            Command::new("stop")
+                .about("Stop a running server, and wait until it has")
+                .arg(Arg::new("now").long("now").num_args(0).help("Cut off what runs")),
+        ))
+        .subcommand(command_arguments(
+            Command::new("reopen").about("Have a running server open its log files anew, after they were rotated"),
+        ))
+        .subcommand(command_arguments(
+            Command::new("upgrade").about("Have a new binary take over from a running server, without a stop").arg(
+                Arg::new("PROGRAM")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("The new binary [default: what is now at the path that the server was started from]"),
+            ),
+        ))
+        .subcommand(command_arguments(
+            Command::new("scale")
+                .about("Have a running process pool of so many workers")
+                .arg(Arg::new("N").required(true).value_parser(value_parser!(u32)).help("How many; 0 retires all")),
+        ))
         .subcommand(
             Command::new("compress")
                 .about("Make compressed neighbours (NAME.br, NAME.zst, NAME.gz) of a folder's files, for serve to send")
@@ -65,6 +88,7 @@ Examples:
   regrow init site.conf                   write a configuration for production,
   regrow check -c site.conf               see what it would run,
   regrow serve -c site.conf               and run it
+  regrow reload -c site.conf              have it read that file again
 
 Exit codes: 0 done, 1 failure while running, 2 usage or configuration,
 3 the workers could not boot";
@@ -80,14 +104,35 @@ fn serve_arguments(command: Command) -> Command {
     let folder = Arg::new(FOLDER)
         .value_parser(value_parser!(PathBuf))
         .help("The folder to serve at / [default: what the file says, else a welcome page]");
-    let file = Arg::new(CONFIG)
+    command.arg(folder).arg(file()).args(flags()).after_help(PRECEDENCE)
+}
+
+/// Adds what says which server is meant: what `serve` takes, of which few options matter.
+fn command_arguments(command: Command) -> Command {
+    let flags = flags().map(|flag| {
+        let matters = super::command::PLACE.iter().any(|name| flag.get_id() == name);
+        flag.hide(!matters)
+    });
+    command.arg(file()).args(flags).after_help(WHICH_SERVER)
+}
+
+const WHICH_SERVER: &str = "\
+Which server: the one whose control socket is at controlSocket, or by default
+in a runtime folder under the name of its address. Say -c FILE and options as
+for `serve` (all are taken), or --controlSocket FILE.
+It waits for the outcome: exit code 0 done, 1 not done and why, 2 usage.";
+
+fn file() -> Arg {
+    Arg::new(CONFIG)
         .short('c')
         .long("config")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
-        .help("Read options from this file");
-    let flags = SECTIONS.iter().flat_map(|s| s.rows.iter().map(|row| flag(row, s.heading)));
-    command.arg(folder).arg(file).args(flags).after_help(PRECEDENCE)
+        .help("Read options from this file")
+}
+
+fn flags() -> impl Iterator<Item = Arg> {
+    SECTIONS.iter().flat_map(|s| s.rows.iter().map(|row| flag(row, s.heading)))
 }
 
 pub(super) const FOLDER: &str = "FOLDER";
@@ -139,7 +184,7 @@ pub(super) fn settle(matches: &ArgMatches, purpose: Purpose) -> Result<Settled, 
 }
 
 /// What could not even be read is added to `unread`.
-fn read_sources(matches: &ArgMatches, unread: &mut Vec<Mistake>) -> Sources {
+pub(super) fn read_sources(matches: &ArgMatches, unread: &mut Vec<Mistake>) -> Sources {
     let current_folder = std::env::current_dir().unwrap_or_else(|cause| {
         let wrong = Wrong::new(format!("cannot be found: {cause}"), "change to a folder that exists, and start again");
         unread.push(Mistake::new(Origin::Argument, "the current folder", wrong));
@@ -154,7 +199,8 @@ fn read_sources(matches: &ArgMatches, unread: &mut Vec<Mistake>) -> Sources {
         file: file.and_then(|path| read_file(path, &current_folder, unread)),
         environment: read_environment(std::env::vars_os(), unread),
         flags: flags.collect(),
-        folder: matches.get_one(FOLDER).cloned(),
+        // Commands to a running server take none.
+        folder: matches.try_get_one(FOLDER).ok().flatten().cloned(),
         current_folder,
     }
 }
@@ -202,7 +248,7 @@ fn read_environment(
 }
 
 /// All mistakes, one a line, and their number.
-fn refuse(mistakes: &[Mistake]) -> CliExit {
+pub(super) fn refuse(mistakes: &[Mistake]) -> CliExit {
     const MOST: usize = 50;
     let mut text = String::new();
     for mistake in mistakes.iter().take(MOST) {

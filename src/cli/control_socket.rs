@@ -15,6 +15,9 @@ use crate::listen::{Error, Listener, bind_control};
 /// unix(7): `sun_path` has 108 bytes, the last is NUL.
 const LONGEST: usize = 107;
 
+/// How every name ends.
+const END: &str = ".sock";
+
 /// Binds the control socket of a server that listens on `listeners`. Where it may be anywhere and can be nowhere, the
 /// log says so, and there is none: signals still work.
 pub(super) fn bind(
@@ -26,8 +29,7 @@ pub(super) fn bind(
         return Ok(Some(Arc::new(bind_patiently(path, takeover)?)));
     }
     let port = listeners.iter().find_map(|listener| listener.port());
-    let bound = bind_in_first(&folders(|name| std::env::var_os(name).map(PathBuf::from)), config, port, takeover);
-    match bound {
+    match bind_in_first(&folders(), config, port, takeover) {
         Ok(listener) => Ok(Some(Arc::new(listener))),
         Err(why) => {
             log::warn!("no control socket: {why}; say controlSocket = FILE for `regrow reload` and the other commands");
@@ -63,8 +65,13 @@ fn bind_patiently(path: &Path, takeover: bool) -> Result<Listener, Error> {
     bind_control(path, takeover)
 }
 
-/// The folders that it may be in, the best first, with these environment variables.
-pub(super) fn folders(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+/// The folders that it may be in, the best first.
+pub(super) fn folders() -> Vec<PathBuf> {
+    folders_with(|name| std::env::var_os(name).map(PathBuf::from))
+}
+
+/// With these environment variables.
+fn folders_with(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     // systemd.exec(5): several are separated by colons.
     let first = |all: PathBuf| all.to_str().and_then(|all| all.split(':').next()).map(PathBuf::from);
     let of_service = variable("RUNTIME_DIRECTORY").and_then(first);
@@ -80,7 +87,6 @@ pub(super) fn path_in(folder: &Path, config: &Config, port: Option<u16>) -> Path
         Some(path) => format!("unix-{}", escaped(path.as_os_str().as_bytes())),
         None => format!("{}-{}", escaped(server.socket_host.as_bytes()), port.unwrap_or(*server.socket_port)),
     };
-    const END: &str = ".sock";
     let room = LONGEST.saturating_sub(folder.as_os_str().len() + 1 + END.len());
     folder.join(fitted(&name, room) + END)
 }
@@ -138,7 +144,7 @@ mod tests {
     fn a_name_that_is_too_long_is_cut_and_stays_unique() {
         let long = |end: &str| name(&[("socketFile", &format!("/{}{end}", "x".repeat(95)))], None);
         assert_eq!(long("a").len(), LONGEST);
-        assert!(long("a").ends_with(".sock") && long("a").starts_with("/run/regrow/unix-xxx"));
+        assert!(long("a").ends_with(END) && long("a").starts_with("/run/regrow/unix-xxx"));
         assert_eq!(long("a"), long("a"));
         assert_ne!(long("a"), long("b"));
         let (a, b) = (name(&[("socketFile", "/a/b")], None), name(&[("socketFile", "/a-b")], None));
@@ -149,11 +155,11 @@ mod tests {
     fn a_service_has_its_folder_and_a_user_theirs() {
         let of = |service: &str, user: &str| {
             let (service, user) = (PathBuf::from(service), PathBuf::from(user));
-            folders(|name| Some(if name == "RUNTIME_DIRECTORY" { service.clone() } else { user.clone() }))
+            folders_with(|name| Some(if name == "RUNTIME_DIRECTORY" { service.clone() } else { user.clone() }))
         };
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(of("/run/site:/run/b", "/run/user/7"), paths(&["/run/site", "/run/regrow", "/run/user/7/regrow"]));
         assert_eq!(of("", ""), paths(&["/run/regrow"]));
-        assert_eq!(folders(|_| None), paths(&["/run/regrow"]));
+        assert_eq!(folders_with(|_| None), paths(&["/run/regrow"]));
     }
 }

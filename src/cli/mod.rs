@@ -5,6 +5,7 @@
 
 mod arguments;
 mod check;
+mod command;
 mod compress;
 mod control_socket;
 mod init;
@@ -38,6 +39,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> CliExit {
         Some(("compress", matches)) => compress::run(matches),
         Some(("options", matches)) => options::run(matches),
         Some(("init", matches)) => init::run(matches),
+        Some((name @ ("reload" | "stop" | "reopen" | "upgrade" | "scale"), matches)) => command::run(name, matches),
         // clap lets no other name pass.
         Some(_) | None => CliExit::usage("regrow: no such command"),
     }

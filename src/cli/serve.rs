@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use http::HeaderValue;
@@ -23,6 +24,7 @@ use crate::site::files::{Options, Target};
 use crate::site::routes::Routes;
 use crate::site::welcome::Welcome;
 use crate::sys;
+use crate::sys::pid_file::PidFile;
 use crate::worker::Factory;
 
 pub(super) fn run(matches: &ArgMatches) -> CliExit {
@@ -101,10 +103,15 @@ fn prepare(settled: Settled, site: Site, matches: ArgMatches) -> Result<Setup, S
         ::log::info!("the application logs by itself; errorLog and level are not used");
     }
     log::error::install_panic_hook(|_| {});
-    let blueprint = draw(settled, &site, &present)?;
-    let seat = match &estate {
-        None => Some(take_seat(&blueprint, false)?),
+    // Before anything is bound: the master that has it explains best why nothing can be.
+    let pid_file = match &estate {
+        None => Some(claim_pid_file(&settled.config, Duration::ZERO)?),
         Some(_) => None,
+    };
+    let blueprint = draw(settled, &site, &present)?;
+    let seat = match pid_file {
+        Some(pid_file) => Some(Seat { pid_file, control_listener: control_listener(&blueprint, false)? }),
+        None => None,
     };
     Ok(Setup {
         blueprint,
@@ -112,23 +119,32 @@ fn prepare(settled: Settled, site: Site, matches: ArgMatches) -> Result<Setup, S
         invocation,
         estate,
         seat,
-        take_seat: Box::new(|blueprint| {
-            take_seat(blueprint, true).unwrap_or_else(|why| {
-                ::log::error!("{why}; going on without it");
-                Seat::default()
-            })
-        }),
+        take_seat: Box::new(take_seat),
     })
 }
 
-/// What only one master can have; `takeover` takes it from one that still has it, and has agreed.
-fn take_seat(blueprint: &Blueprint, takeover: bool) -> Result<Seat, String> {
-    let control_listener = control_socket::bind(&blueprint.config, &blueprint.listeners, takeover);
-    let control_listener = control_listener.map_err(|why| why.to_string())?;
-    if let Some(listener) = &control_listener {
+/// What a master has let go of in a moment, if not already.
+fn take_seat(blueprint: &Blueprint) -> Seat {
+    const LETTING_GO: Duration = Duration::from_secs(5);
+    let missed = |why| ::log::error!("{why}; going on without it");
+    let pid_file = claim_pid_file(&blueprint.config, LETTING_GO).map_err(missed);
+    let control_listener = control_listener(blueprint, true).map_err(missed);
+    Seat { pid_file: pid_file.unwrap_or_default(), control_listener: control_listener.unwrap_or_default() }
+}
+
+fn claim_pid_file(config: &Config, patience: Duration) -> Result<Option<PidFile>, String> {
+    let path = config.supervisor.pid_file.as_deref();
+    path.map(|path| PidFile::claim(path, patience)).transpose().map_err(|why| why.to_string())
+}
+
+/// `takeover` takes its place from a master that still has one.
+fn control_listener(blueprint: &Blueprint, takeover: bool) -> Result<Option<Arc<Listener>>, String> {
+    let bound = control_socket::bind(&blueprint.config, &blueprint.listeners, takeover);
+    let listener = bound.map_err(|why| why.to_string())?;
+    if let Some(listener) = &listener {
         ::log::info!("commands on {listener}");
     }
-    Ok(Seat { control_listener })
+    Ok(listener)
 }
 
 /// The blueprint of what the configuration says now.

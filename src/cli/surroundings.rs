@@ -66,11 +66,20 @@ fn mistakes(config: &Config) -> Vec<Mistake> {
         LogTarget::File(path) => of_setting(name, &path.display(), target, writable_log(path)),
         LogTarget::Stdout | LogTarget::Stderr | LogTarget::Off => None,
     });
+    let supervisor = &config.supervisor;
+    let places = [
+        ("controlSocket", &supervisor.control_socket, socket_place as fn(&Path) -> _),
+        ("pidFile", &supervisor.pid_file, pid_file_place),
+    ];
+    let places = places.into_iter().filter_map(|(name, setting, judge)| {
+        let path = setting.as_deref()?;
+        of_setting(name, &path.display(), setting, judge(path))
+    });
     let privileges = Privileges::of_this_process();
     let site_port = Some(*server.socket_port).filter(|_| server.socket_file.is_none());
     let port = site_port.and_then(|port| privileged_port(port, &privileges));
     let port = port.and_then(|wrong| of_setting("socketPort", &*server.socket_port, &server.socket_port, Err(wrong)));
-    folders.chain(listener).chain(port).chain(status_mistakes(config, &privileges)).chain(logs).collect()
+    folders.chain(listener).chain(port).chain(status_mistakes(config, &privileges)).chain(logs).chain(places).collect()
 }
 
 fn status_mistakes(config: &Config, privileges: &Privileges) -> Vec<Mistake> {
@@ -145,6 +154,15 @@ fn socket_place(path: &Path) -> Result<(), Wrong> {
             Err(Wrong::new("exists and is no socket", "remove it, or name another path"))
         }
         Ok(_) | Err(_) => writable_folder(path),
+    }
+}
+
+/// Not opened: a master that looked so at its own would lose the lock on it.
+fn pid_file_place(path: &Path) -> Result<(), Wrong> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(Wrong::new("exists and is no file", "name another path")),
+        Ok(_) => Ok(()),
+        Err(_) => writable_folder(path),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::serve::Ends;
 use crate::site::guard;
 use crate::sys;
 use crate::sys::message;
+use crate::sys::pid_file::PidFile;
 use crate::sys::pipe::{self, Read};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
@@ -47,6 +48,8 @@ pub(crate) struct Setup {
 /// What only one master of a site can have. Goes last: when it is gone, so is all that the master held.
 #[derive(Default)]
 pub(crate) struct Seat {
+    /// Is this master's as long as it lives.
+    pub pid_file: Option<PidFile>,
     /// Where commands come in, if anywhere.
     pub control_listener: Option<Arc<Listener>>,
 }
@@ -384,7 +387,8 @@ impl Effects {
         listeners.for_each(|listener| listener.disown());
         self.blueprint.listeners.clear();
         self.blueprint.status_listeners.clear();
-        self.seat = Seat::default();
+        let Seat { pid_file, control_listener: _ } = std::mem::take(&mut self.seat);
+        pid_file.into_iter().for_each(PidFile::release);
         self.handed_over = true;
         self.reporters.leave();
         if let Some(heir) = &self.heir {

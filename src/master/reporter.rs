@@ -60,10 +60,12 @@ pub(super) struct Start {
 /// Runs from the fork to the end, which comes when the master says so or is gone. Signals come to nothing: a service
 /// manager may send them to every process, and balancers must hear of a stop until it is over.
 pub(super) fn run(start: Start) -> i32 {
+    let named = process::set_name(c"regrow-reporter");
     let pid = process::pid();
     log::error::set_identity(format_args!("reporter pid={pid}"));
     log::error::limit_volume();
-    let alive = process::die_with_parent(Some(start.master)).and_then(|()| signal::ignore_in_child());
+    let alive =
+        named.and_then(|()| process::die_with_parent(Some(start.master))).and_then(|()| signal::ignore_in_child());
     match alive.map_err(|cause| cause.to_string()).and_then(|()| serve(start, pid)) {
         Ok(()) => DONE,
         Err(cause) => {
@@ -95,7 +97,11 @@ fn serve(start: Start, pid: i32) -> Result<(), String> {
             Turn::Served => {}
             Turn::Finished => break,
             Turn::Watched => {
-                let Some(patience) = hear(&link, &control).map_err(failed)? else { continue };
+                let patience = match hear(&link, &control).map_err(failed)? {
+                    Wish::Stay => continue,
+                    Wish::Leave => None,
+                    Wish::End => Some(LAST_WORDS),
+                };
                 status.drain(ACCEPT_WINDOW, Some(LAST_WORDS));
                 serving.drain(ACCEPT_WINDOW, patience);
             }
@@ -104,23 +110,32 @@ fn serve(start: Start, pid: i32) -> Result<(), String> {
     status.join()
 }
 
-/// Takes what the master has said. Whether it is to leave, and how much patience it may have then.
-fn hear(link: &OwnedFd, control: &Control) -> io::Result<Option<Option<Duration>>> {
-    let mut leave = None;
+/// What the master wants of its reporter.
+enum Wish {
+    Stay,
+    /// To leave when the last command has its outcome.
+    Leave,
+    /// To leave at once.
+    End,
+}
+
+/// Takes what the master has said.
+fn hear(link: &OwnedFd, control: &Control) -> io::Result<Wish> {
+    let mut wish = Wish::Stay;
     let mut buffer = vec![0; TOLD_BYTES];
     loop {
         let length = match message::receive(link, &mut buffer, Patience::DoNotWait) {
             Ok((0, _)) => return Err(io::Error::other("the master is gone")),
             Ok((length, _)) => length,
-            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(leave),
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(wish),
             Err(cause) => return Err(cause),
         };
         match Told::read(&buffer[..length]) {
             Some(Told::Outcome(serial, outcome)) => control.answer(serial, outcome),
-            Some(Told::Leave) => leave = Some(leave.unwrap_or(None)),
+            Some(Told::Leave) => wish = Wish::Leave,
             Some(Told::End) => {
                 control.end();
-                leave = Some(Some(LAST_WORDS));
+                wish = Wish::End;
             }
             None => return Err(io::Error::other("the master speaks otherwise")),
         }

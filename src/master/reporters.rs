@@ -260,7 +260,7 @@ mod tests {
         for _ in 0..8 {
             pace.forked(now);
             said += u32::from(pace.failed(now));
-            pauses.push((pace.fork_deadline - now).as_secs());
+            pauses.push(pace.fork_deadline.saturating_sub(now).as_secs());
             now = pace.fork_deadline;
         }
         assert_eq!((pauses, said), (vec![1, 2, 4, 8, 16, 30, 30, 30], 4));

@@ -57,7 +57,9 @@ impl Effects {
         self.reporters.end();
         let reporters = self.reporters.pids();
         let stayed = self.reap(reporters, TO_LEAVE);
-        stayed.iter().for_each(|&pid| self.send(pid, WorkerSignal::Kill));
+        for &pid in &stayed {
+            self.send(pid, WorkerSignal::Kill);
+        }
         for pid in self.reap(stayed, TO_LEAVE) {
             ::log::error!("the reporter pid={pid} does not end; its port is taken until it does");
         }
@@ -84,6 +86,7 @@ impl Effects {
     fn run_reporter(&mut self, link: OwnedFd) -> i32 {
         self.workers.clear();
         self.reporters = Reporters::default();
+        self.seat.pid_file = None;
         // A queue that it held would have clients wait for nobody.
         self.blueprint.listeners.clear();
         (self.coming, self.handover, self.heir, self.predecessor) = (None, None, None, None);

@@ -11,6 +11,7 @@ use crate::board::{Record, Retirement};
 use crate::log::error as error_log;
 use crate::log::sink::Sink;
 use crate::sys;
+use crate::sys::process;
 use crate::sys::signal::Signal;
 use crate::worker::logs;
 
@@ -82,7 +83,7 @@ impl Workers {
         let observe = |worker: &Worker| Observed {
             pid: worker.pid,
             turn_since: worker.records.iter().filter_map(Record::turn_since).min(),
-            memory: None.filter(|_: &u64| with_memory),
+            memory: Some(worker.pid).filter(|_| with_memory).and_then(process::resident_memory),
         };
         living.map(observe).collect()
     }

@@ -10,7 +10,6 @@ pub(crate) struct OomKills {
     file: PathBuf,
 }
 
-#[allow(dead_code)] // until the master asks why a worker was killed
 impl OomKills {
     /// None where there is no such group or it cannot be seen. A process that is moved to another group later has that
     /// one's counter only when this is asked again.

@@ -11,6 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod log_fd;
 pub(crate) mod message;
 pub(crate) mod open_beneath;
+pub(crate) mod pid_file;
 pub(crate) mod pipe;
 pub(crate) mod plain_file;
 pub(crate) mod privileges;

@@ -193,10 +193,22 @@ impl Server {
         stream
     }
 
-    /// The processes that it has forked and not reaped, in no certain order; with `statusPort` the reporter is among
-    /// them.
+    /// The workers that it has forked and not reaped, in no certain order.
     pub fn worker_pids(&self) -> Vec<i32> {
-        children_of(self.pid)
+        let mut pids = children_of(self.pid);
+        pids.retain(|&pid| !is_reporter(pid));
+        pids
+    }
+
+    /// The process that answers on the status port and the control socket.
+    pub fn reporter_pid(&self) -> i32 {
+        wait_until("a reporter", || children_of(self.pid).into_iter().find(|&pid| is_reporter(pid)))
+    }
+
+    /// Where it takes commands, unless the arguments put that elsewhere: below the folder it runs in.
+    pub fn control_socket(&self) -> PathBuf {
+        let line = self.wait_for_log("commands on unix:");
+        line.split("unix:").nth(1).map(PathBuf::from).expect("a path")
     }
 
     pub fn signal(&self, pid: i32, signal: Signal) {
@@ -248,6 +260,11 @@ pub fn all_children_of(pid: i32) -> Vec<i32> {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|&child| state_and_parent(child).is_some_and(|(_, parent)| parent == pid)).collect()
+}
+
+/// Whether it is the master's child that is no worker, which has a name of its own.
+pub fn is_reporter(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "regrow-reporter")
 }
 
 /// proc(5): these are the two fields after the name, which stands in parentheses and may hold anything.
