@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::blueprint::Blueprint;
+use super::deaths::Deaths;
 use super::estate::{self, Estate, Heir, Invocation, Will};
 use super::machine::{Action, Input, Observed, Plan, Work, WorkerSignal};
 use super::reporters::Reporters;
@@ -77,6 +78,7 @@ pub(super) struct Effects {
     pub(super) pid: i32,
     pub(super) board: Board,
     pub(super) workers: Workers,
+    deaths: Deaths,
     /// Where workers hand over connections to each other; open here, so that it outlives each of them. Nothing where it was
     /// passed on.
     pub(super) handover: Option<Ends>,
@@ -115,6 +117,7 @@ impl Effects {
             pid: process::pid(),
             board: Board::new(RECORDS)?,
             workers: Workers::default(),
+            deaths: Deaths::new(),
             handover: Some(handover),
             reporters: Reporters::default(),
             seat: seat.unwrap_or_default(),
@@ -147,7 +150,9 @@ impl Effects {
             Action::BeginStop => self.begin_stop(),
             Action::TendTls => self.tend_tls(),
             Action::Answer { ticket, outcome } => self.reporters.answer(ticket, outcome),
-            Action::Explain(death) => self.workers.explain(&death),
+            Action::Explain(death) => {
+                self.deaths.explain(&death, self.workers.records_of_dead(death.worker.pid));
+            }
             Action::Say(notice) => ::log::log!(notice.level(), "{notice}"),
             Action::Exit { .. } => {}
         }
@@ -251,6 +256,7 @@ impl Effects {
         self.seat = Seat::default();
         self.reporters = Reporters::default();
         log::error::switch(self.blueprint.error_log.clone(), *self.blueprint.config.log.level);
+        process::be_the_first_to_go();
         // Another user's process has forgotten to die with its parent, so in this order; until it serves, and watches the
         // link by itself.
         let alive = self.blueprint.become_account().and_then(|()| process::die_with_parent(Some(self.pid)));

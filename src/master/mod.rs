@@ -3,6 +3,7 @@
 
 mod blueprint;
 mod children;
+mod deaths;
 mod effects;
 mod estate;
 mod machine;

@@ -1,18 +1,14 @@
-//! The master's list of the workers that live, with their records on the scoreboard, and what can be said of one that has
-//! died. Decides nothing; forks and signals nobody.
+//! The master's list of the workers that live, and of those that are dead and not yet told of, with their records on the
+//! scoreboard and the links to them. Decides nothing; forks and signals nobody.
 
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use super::machine::{Death, Exit, Observed, Work};
+use super::machine::{Observed, Work};
 use crate::board::{Record, Retirement};
 use crate::log::error as error_log;
 use crate::log::sink::Sink;
-use crate::sys;
 use crate::sys::process;
-use crate::sys::signal::Signal;
 use crate::worker::logs;
 
 /// A process that was forked to serve, and not buried yet.
@@ -88,11 +84,10 @@ impl Workers {
         living.map(observe).collect()
     }
 
-    /// Logs a death, its reason if the worker could say it, and what it was doing.
-    pub fn explain(&self, death: &Death) {
-        let dead = self.0.iter().find(|worker| worker.dead && worker.pid == death.worker.pid);
-        let records = dead.map_or(&[][..], |worker| &worker.records);
-        ::log::log!(death.level(), "{death}{}", Circumstances { death, records, now: sys::clock::monotonic() });
+    /// The records of one that has died, and was not buried yet.
+    pub fn records_of_dead(&self, pid: i32) -> &[Record] {
+        let dead = self.0.iter().find(|worker| worker.dead && worker.pid == pid);
+        dead.map_or(&[][..], |worker| &worker.records)
     }
 
     /// Opens the log files of a generation anew and has every worker of it write there. Returns what came of it, for a person.
@@ -126,43 +121,5 @@ impl Workers {
 
     fn living(&self, pid: i32) -> Option<&Worker> {
         self.0.iter().find(|worker| worker.pid == pid && !worker.dead)
-    }
-}
-
-/// What the scoreboard tells of a dead worker.
-struct Circumstances<'a> {
-    death: &'a Death,
-    /// Of each of its loops.
-    records: &'a [Record],
-    now: Duration,
-}
-
-impl fmt::Display for Circumstances<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { death, records, .. } = self;
-        if death.as_asked() {
-            return write!(f, "; it answered {} requests", records.iter().map(Record::served).sum::<u64>());
-        }
-        // One that is killed had no time to say why; what it has said it said of something else.
-        let had_a_say = death.exit != Exit::Signal(Signal::SIGKILL as i32);
-        if let Some(words) = records.iter().find_map(Record::reason).filter(|_| had_a_say) {
-            write!(f, "; its reason: {words}")?;
-        }
-        let count = records.iter().map(Record::running).sum::<u64>();
-        let mut running: Vec<_> = records.iter().flat_map(Record::running_requests).collect();
-        running.sort_by_key(|request| request.since);
-        if let Some(last) = running.pop() {
-            let age = |since: Duration| self.now.saturating_sub(since).as_secs_f64();
-            write!(f, "; {count} requests were cut off, the last of them: {last} ({:.1} s)", age(last.since))?;
-            for (n, request) in running.iter().rev().enumerate() {
-                let joint = if n == 0 { ", before it:" } else { "," };
-                write!(f, "{joint} {request} ({:.1} s)", age(request.since))?;
-            }
-            return Ok(());
-        }
-        match records.iter().find_map(Record::last_request) {
-            Some(request) => write!(f, "; its last request, which it had answered: {request}"),
-            None => Ok(()),
-        }
     }
 }

@@ -1,10 +1,13 @@
 //! Histories of the machine by name, one per rule. The storms are in `storms`.
 
+mod care;
 mod storms;
+mod turnover;
 
 use super::notice::Closing;
 use super::*;
 use crate::master::machine::messages::Signal::{Int, Quit, Term, Ttin, Ttou, Winch};
+use crate::site::control::Command;
 
 /// A process pool of so many, with easily told durations.
 fn pool(slots: u32) -> Plan {
@@ -71,7 +74,19 @@ impl History {
     }
 
     fn spawned(&mut self, slot: u32, pid: Pid) -> &mut Self {
-        self.input(Input::Spawned { slot, generation: 1, pid })
+        self.spawned_of(1, slot, pid)
+    }
+
+    fn spawned_of(&mut self, generation: u32, slot: u32, pid: Pid) -> &mut Self {
+        self.input(Input::Spawned { slot, generation, pid })
+    }
+
+    fn reported(&mut self, pid: Pid, report: Report) -> &mut Self {
+        self.input(Input::Reported { pid, report })
+    }
+
+    fn command(&mut self, ticket: u64, command: Command) -> &mut Self {
+        self.input(Input::Command { ticket, command })
     }
 
     fn spawn_failed(&mut self, slot: u32) -> &mut Self {
