@@ -71,7 +71,7 @@ fn workers_and_the_reporter_become_the_user_for_good_and_the_master_stays_root()
         let launch = Launch::example("testbed").args(mode).args(["--user", "nobody", "--statusPort", "0"]);
         let server = launch.start();
         let children = wait_until("workers and the reporter", || {
-            let children = server.worker_pids();
+            let children = [server.worker_pids(), vec![server.reporter_pid()]].concat();
             (children.len() == if mode[0] == "--processPool" { 3 } else { 2 }).then_some(children)
         });
         for pid in children {

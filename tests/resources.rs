@@ -86,7 +86,8 @@ fn the_limit_of_processes_holds_for_workers_of_another_user_and_a_request_is_tol
     // A number of nobody's, so that there are no other processes of that user.
     let user = (2_000_000 + std::process::id()).to_string();
     let launch = Launch::example("slow").args(["--forking", "1", "--user", &user, "--group", &user]);
-    let server = launch.through(&["prlimit", "--nproc=2:"]).start();
+    // The worker, the reporter, and one.
+    let server = launch.through(&["prlimit", "--nproc=3:"]).start();
     let worker = server.worker_pids()[0];
     let [mut first, mut second] = [(); 2].map(|()| Client::open(server.address()));
     first.send(request("GET", "/?ms=1000"));

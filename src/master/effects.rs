@@ -420,6 +420,8 @@ impl Effects {
         if let Some(ticket) = ticket {
             self.reporters.answer(ticket, outcome);
         }
+        // It has the old files, and its successor the new ones.
+        self.replace_reporter();
     }
 
     /// How all workers are.
