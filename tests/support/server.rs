@@ -70,6 +70,12 @@ impl Launch {
         self
     }
 
+    /// Another program, which is one of the same kind.
+    pub fn program(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
+        self
+    }
+
     /// The arguments say where to listen, and there may be no port to wait for.
     pub fn listening_elsewhere(mut self) -> Self {
         self.any_port = false;
@@ -93,7 +99,7 @@ impl Launch {
         let mut command = self.command();
         let child = command.spawn().unwrap_or_else(|cause| panic!("cannot start {command:?}: {cause}"));
         let pid = i32::try_from(child.id()).expect("a pid");
-        Server { pid, child, status: None, folder: self.folder, told: format!("{command:?}") }
+        Server { pid, group: pid, child, status: None, upgraded: false, folder: self.folder, told: format!("{command:?}") }
     }
 
     fn command(&self) -> Command {
@@ -122,7 +128,11 @@ impl Launch {
 pub struct Server {
     child: Child,
     pid: i32,
+    /// Of all its processes.
+    group: i32,
     status: Option<ExitStatus>,
+    /// The master is another one than was started.
+    upgraded: bool,
     folder: TempDir,
     told: String,
 }
@@ -227,7 +237,12 @@ impl Server {
         self.exit_code()
     }
 
-    /// Waits for its end, and returns its exit code.
+    /// After an upgrade: the master is that one from now on.
+    pub fn follow(&mut self, pid: i32) {
+        (self.pid, self.upgraded) = (pid, true);
+    }
+
+    /// Waits for the end of the master that was started, and returns its exit code.
     pub fn exit_code(&mut self) -> i32 {
         let status = wait_until("the end of the server", || self.child.try_wait().expect("a child to wait for"));
         self.status = Some(status);
@@ -239,8 +254,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         if self.status.is_none() {
             // Not reaped, so that the group is still its own, even where the master is dead.
-            let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
+            let _ = killpg(Pid::from_raw(self.group), Signal::SIGKILL);
             let _ = self.child.wait();
+        }
+        if self.upgraded {
+            // Nobody else works in that folder.
+            processes_in(self.folder.path()).for_each(|pid| drop(kill(Pid::from_raw(pid), Signal::SIGKILL)));
         }
         if std::thread::panicking() {
             eprintln!("--- {}\n{}{}---", self.told, self.log(), self.stdout());
@@ -255,11 +274,20 @@ pub fn children_of(pid: i32) -> Vec<i32> {
     children
 }
 
+/// The processes that work in this folder.
+fn processes_in(folder: &Path) -> impl Iterator<Item = i32> {
+    let is_there = move |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder);
+    all_processes().filter(is_there)
+}
+
+fn all_processes() -> impl Iterator<Item = i32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// The processes whose parent is `pid`, also those that are dead and not reaped.
 pub fn all_children_of(pid: i32) -> Vec<i32> {
-    let processes = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&child| state_and_parent(child).is_some_and(|(_, parent)| parent == pid)).collect()
+    all_processes().filter(|&child| state_and_parent(child).is_some_and(|(_, parent)| parent == pid)).collect()
 }
 
 /// Whether it is the master's child that is no worker, which has a name of its own.
