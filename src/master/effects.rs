@@ -176,7 +176,9 @@ impl Effects {
 
     /// Tells those who ask how the pool is.
     pub fn tell(&self, pool: Pool) {
-        self.board.tell(pool);
+        if !self.handed_over {
+            self.board.tell(pool);
+        }
     }
 
     /// The signals that have come.

@@ -21,6 +21,8 @@ pub struct Launch {
     wrapper: Vec<String>,
     /// False where the arguments say where to listen.
     any_port: bool,
+    /// True where nothing is to be said by arguments.
+    is_configured: bool,
     folder: TempDir,
 }
 
@@ -39,7 +41,7 @@ impl Launch {
 
     fn new(program: PathBuf) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { program, args: Vec::new(), env: Vec::new(), wrapper: Vec::new(), any_port: true, folder }
+        Self { program, args: Vec::new(), env: Vec::new(), wrapper: Vec::new(), any_port: true, is_configured: false, folder }
     }
 
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -68,6 +70,13 @@ impl Launch {
     pub fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(ToString::to_string).collect();
         self
+    }
+
+    /// With this configuration, and nothing said beside it but where the control socket is.
+    pub fn configured(mut self, text: &str) -> Self {
+        fs::write(self.folder().join("site.conf"), text).expect("a configuration");
+        self.is_configured = true;
+        self.args(["-c", "site.conf"]).listening_elsewhere()
     }
 
     /// Another program, which is one of the same kind.
@@ -111,7 +120,7 @@ impl Launch {
         if self.any_port {
             command.args(["--socketHost", "127.0.0.1", "--socketPort", "0"]);
         }
-        if !self.args.iter().any(|arg| arg == "--accessLog") {
+        if !self.is_configured && !self.args.iter().any(|arg| arg == "--accessLog") {
             command.arg("--accessLog").arg(self.folder.path().join("access.log"));
         }
         // Its control socket goes with it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::failure::{Death, Exit};
 use super::messages::{Action, Plan, Signal};
-use super::notice::{Closing, Notice, StartFailed};
+use super::notice::{Closing, Notice, StartFailed, Turnover};
 use super::{Machine, Phase, ask_to_drain, kill};
 use crate::master::children::{Child, Life, Place, State};
 
@@ -132,6 +132,11 @@ impl Machine {
 
     /// Everything is another master's: all workers leave.
     pub(super) fn leave_to_heir(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if let Some(tickets) = self.reload_wanted.take() {
+            let outcome = Err(Turnover::LeftToHeir.to_string());
+            actions.push(Action::Say(Notice::Turnover(Turnover::LeftToHeir)));
+            actions.extend(tickets.into_iter().map(|ticket| Action::Answer { ticket, outcome: outcome.clone() }));
+        }
         let pace = Pace::Graceful { drain_deadline: self.drain_deadline(now), interrupts: 0 };
         self.begin(now, pace, Action::HandOver, actions);
     }
