@@ -269,7 +269,7 @@ fn a_configuration_that_is_wrong_changes_nothing_and_all_is_told() {
         (pool("[limits]\nmaxUri = x\n[files]\nlisting = 7\nnonsense = 1"), &["maxUri", "listing", "nonsense"]),
         ("[server\n".to_owned(), &["site.conf:1"]),
         (pool("[staticContent]\n/ = three"), &["three"]),
-        (at(taken_port, ""), &["in use"]),
+        (at(taken_port, ""), &["another process already listens there"]),
         (pool("[log]\nerrorLog = nowhere/error.log"), &["errorLog", "nowhere"]),
         (pool(&format!("sslKeyFile = {}\nsslCertificateFile = {}", file("ec.key"), file("rsa.pem"))), &["sslKeyFile"]),
     ];
@@ -339,7 +339,7 @@ fn sixty_reloads_good_and_bad_leave_nothing_behind() {
         server.fail(&["reload"]);
     }
     load.end();
-    wait_until("as many descriptors as before", || (server.descriptors() == descriptors).then_some(()));
+    wait_until("no more descriptors than before", || (server.descriptors() <= descriptors).then_some(()));
     assert_eq!(all_children_of(server.pid()).len(), 3, "two workers and a reporter");
 }
 

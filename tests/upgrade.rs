@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -73,10 +73,17 @@ fn expect_unharmed(server: &Server, workers: &[i32]) {
 
 /// A program in the folder of the server.
 fn program(server: &Server, name: &str, text: &str, mode: u32) -> PathBuf {
-    let path = server.folder().join(name);
-    fs::write(&path, text).unwrap();
+    let (text_file, path) = (server.folder().join("text"), server.folder().join(name));
+    fs::write(&text_file, text).unwrap();
+    copy(&text_file, &path);
     fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     path
+}
+
+/// Not by this process: a child that another test forks meanwhile would have the file open for writing, and nobody could
+/// execute it.
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
 }
 
 #[test]
@@ -394,10 +401,10 @@ fn a_binary_that_was_replaced_on_disk_is_the_one_that_runs_then() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("site");
     let example = |name: &str| Path::new(env!("CARGO_BIN_EXE_regrow")).with_file_name("examples").join(name);
-    fs::copy(example("faulty"), &program).unwrap();
+    copy(&example("faulty"), &program);
     let mut server = pool("faulty", &[]).program(&program).start();
     assert!(get(server.address(), "/").unwrap().text().starts_with("worker="));
-    fs::copy(example("slow"), folder.path().join("next")).unwrap();
+    copy(&example("slow"), &folder.path().join("next"));
     fs::rename(folder.path().join("next"), &program).unwrap();
     upgrade(&mut server);
     assert!(get(server.address(), "/").unwrap().text().starts_with('{'));

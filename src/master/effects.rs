@@ -176,9 +176,7 @@ impl Effects {
 
     /// Tells those who ask how the pool is.
     pub fn tell(&self, pool: Pool) {
-        if !self.handed_over {
-            self.board.tell(pool);
-        }
+        self.board.tell(pool);
     }
 
     /// The signals that have come.

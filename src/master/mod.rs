@@ -75,10 +75,7 @@ fn decide(machine: &mut Machine, effects: &mut Effects, inputs: &mut VecDeque<In
     let mut actions = Vec::new();
     while let Some(input) = inputs.pop_front() {
         machine.handle(sys::clock::monotonic(), input, &mut actions);
-        // Of a pool that is handed over, the next master tells.
-        if !actions.contains(&Action::HandOver) {
-            effects.tell(machine.pool());
-        }
+        effects.tell(machine.pool());
         let mut exit_code = None;
         for action in actions.drain(..) {
             if let Action::Exit { code } = action {

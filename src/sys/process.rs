@@ -1,20 +1,20 @@
 //! Processes: fork, wait, kill.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, Pid, execve, fork};
 
 use super::pipe::{self, Read};
 use super::signal::Signal;
@@ -104,7 +104,7 @@ pub(crate) fn fork_program(
     let pid = fork_child(|| {
         let kept = inherited.iter().try_for_each(|&fd| keep_over_exec(fd));
         let cause = match kept.and_then(|()| super::signal::ignore_in_child()) {
-            Ok(()) => Command::new(program).args(args).env(variable, value).exec(),
+            Ok(()) => execute(program, args, (variable, value)),
             Err(cause) => cause,
         };
         // Where the parent is gone, nobody is to be told.
@@ -115,6 +115,23 @@ pub(crate) fn fork_program(
     match why_not_run(&said) {
         Some(cause) => Err(io::Error::other(cause)),
         None => Ok(pid),
+    }
+}
+
+/// Becomes that program, or says why not. What is no program is not taken for a script either, as execvp(3) would.
+fn execute(program: &Path, args: &[OsString], (variable, value): (&str, &OsStr)) -> io::Error {
+    let words = iter::once(program.as_os_str()).chain(args.iter().map(OsString::as_os_str));
+    let words: Result<Vec<_>, _> = words.map(|word| CString::new(word.as_bytes())).collect();
+    let mut variables: Vec<_> = std::env::vars_os().filter(|(name, _)| name != variable).collect();
+    variables.push((variable.into(), value.to_owned()));
+    let line = |(name, value): (OsString, OsString)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat());
+    let variables: Result<Vec<_>, _> = variables.into_iter().map(line).collect();
+    match (words, variables) {
+        (Ok(words), Ok(variables)) => match execve(&words[0], &words, &variables) {
+            Ok(never) => match never {},
+            Err(error) => error.into(),
+        },
+        (Err(nul), _) | (_, Err(nul)) => io::Error::from(nul),
     }
 }
 

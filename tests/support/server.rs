@@ -21,8 +21,8 @@ pub struct Launch {
     wrapper: Vec<String>,
     /// False where the arguments say where to listen.
     any_port: bool,
-    /// True where nothing is to be said by arguments.
-    is_configured: bool,
+    /// True where the configuration says where the access log is.
+    says_access_log: bool,
     folder: TempDir,
 }
 
@@ -41,7 +41,7 @@ impl Launch {
 
     fn new(program: PathBuf) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { program, args: Vec::new(), env: Vec::new(), wrapper: Vec::new(), any_port: true, is_configured: false, folder }
+        Self { program, args: Vec::new(), env: Vec::new(), wrapper: Vec::new(), any_port: true, says_access_log: false, folder }
     }
 
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -72,10 +72,10 @@ impl Launch {
         self
     }
 
-    /// With this configuration, and nothing said beside it but where the control socket is.
+    /// With this configuration, and nothing said beside it but where the access log is if it does not.
     pub fn configured(mut self, text: &str) -> Self {
         fs::write(self.folder().join("site.conf"), text).expect("a configuration");
-        self.is_configured = true;
+        self.says_access_log = text.contains("accessLog");
         self.args(["-c", "site.conf"]).listening_elsewhere()
     }
 
@@ -120,7 +120,7 @@ impl Launch {
         if self.any_port {
             command.args(["--socketHost", "127.0.0.1", "--socketPort", "0"]);
         }
-        if !self.is_configured && !self.args.iter().any(|arg| arg == "--accessLog") {
+        if !self.says_access_log && !self.args.iter().any(|arg| arg == "--accessLog") {
             command.arg("--accessLog").arg(self.folder.path().join("access.log"));
         }
         // Its control socket goes with it.

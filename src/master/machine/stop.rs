@@ -17,6 +17,8 @@ use crate::master::children::{Child, Life, Place, State};
 pub(super) struct Stop {
     pace: Pace,
     began: Duration,
+    /// Another master serves from now on.
+    hands_over: bool,
     report: Closing,
 }
 
@@ -61,6 +63,10 @@ impl Stop {
             Pace::Graceful { drain_deadline, .. } => *drain_deadline = drain_deadline.saturating_add(by),
             Pace::AtOnce { .. } => {}
         }
+    }
+
+    pub(super) fn hands_over(&self) -> bool {
+        self.hands_over
     }
 
     fn code(&self) -> i32 {
@@ -143,7 +149,7 @@ impl Machine {
 
     /// `let_go` is said first.
     fn begin(&mut self, now: Duration, pace: Pace, let_go: Action, actions: &mut Vec<Action>) {
-        let stop = Stop { pace, began: now, report: Closing::default() };
+        let stop = Stop { pace, began: now, hands_over: let_go == Action::HandOver, report: Closing::default() };
         self.disappoint(actions);
         actions.push(let_go);
         (self.tend_deadline, self.observe_deadline) = (None, None);
