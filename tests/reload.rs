@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use rustls::version::TLS13;
 
 use crate::support::{
-    Authority, Client, Connection, Launch, Load, MODES, Server, TlsClient, VERSIONS, all_children_of, failed, get,
+    Authority, Client, Connection, Launch, Load, MODES, Server, TlsClient, VERSIONS, all_children_of, descriptors_of, failed, get,
     get_unix, obeyed, request, wait_for_end, wait_until,
 };
 
@@ -22,6 +22,14 @@ fn pool(more: &str) -> String {
 /// At this port.
 fn at(port: u16, more: &str) -> String {
     pool(more).replace("socketPort = 0", &format!("socketPort = {port}"))
+}
+
+/// The same in another mode.
+fn in_mode(options: &[&str]) -> String {
+    match options {
+        [name, value] => pool("").replace("processPool = 2", &format!("{} = {value}", name.trim_start_matches('-'))),
+        _ => pool("").replace("processPool = 2", ""),
+    }
 }
 
 fn start(app: &str, configuration: &str) -> Server {
@@ -87,10 +95,6 @@ fn new_values_take_effect_by_command_and_by_signal() {
 
 #[test]
 fn nobody_loses_anything_while_the_mode_changes() {
-    let in_mode = |options: &[&str]| match options {
-        [name, value] => pool("").replace("processPool = 2", &format!("{} = {value}", name.trim_start_matches('-'))),
-        _ => pool("").replace("processPool = 2", ""),
-    };
     let server = start("testbed", &pool(""));
     let load = Load::on(server.address(), &["/quick/who", "/who", "/slow?ms=3"]);
     let mut idle: Vec<_> = (0..10).map(|_| Client::open(server.address())).collect();
@@ -109,6 +113,34 @@ fn nobody_loses_anything_while_the_mode_changes() {
         }
     }
     load.end();
+}
+
+#[test]
+fn requests_that_wait_between_the_workers_of_a_pool_are_answered_in_every_mode_that_follows() {
+    for (mode, options) in MODES {
+        let server = start("testbed", &pool(""));
+        let workers = server.worker_pids();
+        let open = || workers.iter().map(|&pid| descriptors_of(pid).len()).sum::<usize>();
+        let mut kept: Vec<_> = (0..10).map(|_| Client::open(server.address())).collect();
+        kept.iter_mut().for_each(|client| assert_eq!(client.get("/quick/who").status, 200));
+        let signs = [0, 1].map(|n| server.folder().join(format!("sign{n}")));
+        let _busy = signs.each_ref().map(|sign| {
+            let mut client = Client::open(server.address());
+            client.send(request("GET", &format!("/slow?ms=3000&sign={}", sign.display())));
+            wait_until("a handler that runs", || sign.exists().then_some(()));
+            client
+        });
+        let before = open();
+        kept.iter_mut().for_each(|client| client.send(request("GET", "/who")));
+        wait_until("all of them in the queue", || (open() <= before - kept.len()).then_some(()));
+        server.configure(&in_mode(options));
+        server.obey(&["reload"]);
+        for client in &mut kept {
+            let answer = client.answer();
+            let pid: i32 = answer.text().trim_end().rsplit('=').next().unwrap().parse().unwrap();
+            assert!(!workers.contains(&pid), "{mode}: {}", answer.text());
+        }
+    }
 }
 
 #[test]
