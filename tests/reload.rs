@@ -4,14 +4,15 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Uid;
 use rustls::version::TLS13;
 
 use crate::support::{
     Authority, Client, Connection, Launch, Load, MODES, Server, TlsClient, VERSIONS, all_children_of, descriptors_of, failed, get,
-    get_unix, obeyed, request, wait_for_end, wait_until,
+    get_unix, obeyed, request, skip, wait_for_end, wait_until,
 };
 
 /// The configuration of a pool at any port, with more options.
@@ -269,6 +270,38 @@ fn the_status_listener_comes_moves_and_goes() {
     reload(&server, &pool(""));
     wait_until("nobody at any port", || get(local(second), "/readyz").is_err().then_some(()));
     assert_eq!(get_unix(&server.control_socket(), "/status").unwrap().status, 200);
+}
+
+#[test]
+fn another_user_and_a_longer_queue_take_effect_and_go_again() {
+    if !Uid::effective().is_root() {
+        return skip("another_user_and_a_longer_queue", "only root can have workers of another user");
+    }
+    let server = start("testbed", &pool(""));
+    let users = || server.worker_pids().iter().map(|pid| user_of(*pid)).collect::<Vec<_>>();
+    let queue = || {
+        let filter = format!("sport = :{}", server.address().port());
+        let output = Command::new("ss").args(["-ltnH", &filter]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.split_whitespace().nth(2).map(ToOwned::to_owned)
+    };
+    let nobody = user_id("nobody");
+    assert!(users() == [0, 0] && queue().as_deref() == Some("1024"));
+    reload(&server, &pool("[supervisor]\nuser = nobody").replace("1024", "77"));
+    assert!(users() == [nobody, nobody] && queue().as_deref() == Some("77"), "{:?} {:?}", users(), queue());
+    assert_eq!(get(server.address(), "/who").unwrap().status, 200);
+    reload(&server, &pool(""));
+    assert!(users() == [0, 0] && queue().as_deref() == Some("1024"));
+}
+
+fn user_of(pid: i32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
+    ids.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn user_id(name: &str) -> u32 {
+    nix::unistd::User::from_name(name).unwrap().unwrap().uid.as_raw()
 }
 
 #[test]
