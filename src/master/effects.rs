@@ -358,6 +358,7 @@ impl Effects {
     fn abandon(&mut self) {
         let Some((generation, blueprint)) = self.coming.take() else { return };
         self.workers.note_listeners(blueprint.listens_within(&self.blueprint), |of| of == generation);
+        self.blueprint.listeners.iter().for_each(|listener| listener.expect_tls(self.blueprint.entrance.tls.is_some()));
         let gone = blueprint.listeners.iter().filter(|listener| !self.blueprint.has(listener));
         gone.for_each(|listener| let_go(listener));
     }
