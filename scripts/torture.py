@@ -22,7 +22,7 @@ sys.dont_write_bytecode = True
 import torture_clients as clients
 from measuring import progress, tree
 from torture_acts import RARE, ROUND, UPGRADES, Acts, Journal
-from torture_server import Regrow, children, descriptors, end, is_zombie, memory_of
+from torture_server import Failed, Regrow, children, descriptors, end, is_zombie, memory_of
 
 SMALL, BIG = 1000, 2 << 20
 SHORT_SECONDS = 14
@@ -166,9 +166,10 @@ def play(sides, options, seed):
     for side in sides:
         side.crowd.go_on()
     # First without upgrades, so that one master sees many reloads; then with them.
-    break_all(sides, begun + options.seconds / 3, False)
+    break_all(sides, begun + options.seconds / 3, False, {})
     look(sides, "after reloads", found)
-    break_all(sides, begun + options.seconds, True)
+    break_all(sides, begun + options.seconds, True, {} if options.short else RARE)
+    make_up(sides, options, begun + 2 * options.seconds)
     for side in sides:
         side.crowd.pause()
     progress("killing in quiet")
@@ -187,13 +188,18 @@ def look(sides, when, found):
         regrow.command("reload")
         regrow.settle(4)
         master = regrow.master()
+        if first := found.states.get((regrow.name, "before")):
+            # A reporter that another has followed may still have a question to answer.
+            with contextlib.suppress(Failed):
+                regrow.wait(lambda: not descriptors(master) - first[0], "as before", 5)
         workers = [memory_of(pid) for pid in regrow.workers()]
         found.states[regrow.name, when] = (descriptors(master), memory_of(master), sum(workers))
 
 
-def break_all(sides, deadline, upgrades):
+def break_all(sides, deadline, upgrades, rare):
     """Both at once, each in an order of its own."""
-    threads = [threading.Thread(target=break_one, args=(side, deadline, upgrades), daemon=True) for side in sides]
+    threads = [threading.Thread(target=break_one, args=(side, deadline, upgrades, rare), daemon=True)
+               for side in sides]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -202,13 +208,20 @@ def break_all(sides, deadline, upgrades):
             progress(f"{max(0, deadline - time.monotonic()):.0f} s to go")
 
 
-def break_one(side, deadline, upgrades):
-    rare = RARE
+def break_one(side, deadline, upgrades, rare):
     while time.monotonic() < deadline:
         names = [name for name, count in (ROUND | rare).items() for _ in range(count) if upgrades or name not in UPGRADES]
         side.acts.random.shuffle(names)
-        side.acts.play_round(names, deadline)
+        while names and time.monotonic() < deadline:
+            side.acts.play(names.pop())
         rare = {}
+
+
+def make_up(sides, options, deadline):
+    """For what the machine was too busy."""
+    for name, least in [("upgrade", options.upgrades), ("reload", options.reloads)]:
+        while time.monotonic() < deadline and sum(len(side.journal.times[name]) for side in sides) < least:
+            sides[0].acts.play(name)
 
 
 def kill_in_quiet(side, kills, found):

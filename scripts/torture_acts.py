@@ -35,14 +35,19 @@ class Journal:
         self.done = collections.Counter()
         self.times = collections.defaultdict(list)
         self.kills = []
+        self.leavers = []
         self.shortages = []
         self.wrong = []
 
     def excuse(self, loss):
         """Why this may be lost; None where it may not."""
         # A worker without descriptors lets go of what is idle, to accept, and cannot open files.
-        if loss.why in ("status 503", "closed while idle", "stale close") and any(begin <= loss.at <= end for begin, end in self.shortages):
+        idle = loss.why in ("closed while idle", "stale close")
+        if (idle or loss.why == "status 503") and any(begin <= loss.at <= end for begin, end in self.shortages):
             return "without a descriptor"
+        # Whoever signals a worker, and not the master, is taken for a service manager that stops all.
+        if idle and any(was_there(loss, leaver) for leaver in self.leavers):
+            return "with its worker"
         if any(was_there(loss, kill) for kill in self.kills):
             return "with its worker"
         return None
@@ -60,16 +65,13 @@ class Acts:
     def __init__(self, regrow, random, journal):
         self.regrow, self.random, self.journal = regrow, random, journal
 
-    def play_round(self, names, deadline):
-        for name in names:
-            if time.monotonic() > deadline:
-                return
-            try:
-                getattr(self, name)()
-                self.journal.done[name] += 1
-            except (Failed, OSError, subprocess.TimeoutExpired) as why:
-                self.journal.wrong.append(f"{name}: {why}")
-                self.recover()
+    def play(self, name):
+        try:
+            getattr(self, name)()
+            self.journal.done[name] += 1
+        except (Failed, OSError, subprocess.TimeoutExpired) as why:
+            self.journal.wrong.append(f"{name}, until {time.strftime('%H:%M:%S', time.gmtime())}: {why}")
+            self.recover()
 
     def recover(self):
         self.regrow.configure()
@@ -182,14 +184,17 @@ class Acts:
 
     def strike(self, victims, name, on_their_way=False):
         """Sends it, and notes whose requests that may cost: also what is handed over to a victim just then, if so told."""
+        self.journal.kills.append(self.send(victims, name, on_their_way))
+        self.journal.done["workers killed"] += len(victims)
+
+    def send(self, victims, name, on_their_way=False):
         listed = time.monotonic()
         connected = connected_ports()
         ports = set(connected.values()) if on_their_way else set().union(*(ports_of(pid, connected) for pid in victims))
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, getattr(signal, name))
-        self.journal.kills.append(Kill(ports, listed, time.monotonic()))
-        self.journal.done["workers killed"] += len(victims)
+        return Kill(ports, listed, time.monotonic())
 
     def kill_amid_reload(self):
         self.regrow.settle()
@@ -220,9 +225,9 @@ class Acts:
 
     def ask_to_leave(self):
         self.regrow.settle()
-        victim = self.victims(1)[0]
-        os.kill(victim, getattr(signal, self.random.choice(["SIGTERM", "SIGQUIT"])))
-        self.regrow.settle(without=[victim])
+        victims = self.victims(1)
+        self.journal.leavers.append(self.send(victims, self.random.choice(["SIGTERM", "SIGQUIT"])))
+        self.regrow.settle(without=victims)
 
     def send_ignored(self):
         self.regrow.settle()

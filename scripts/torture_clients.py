@@ -70,10 +70,10 @@ class Client(threading.Thread):
         end = time.monotonic() + seconds
         while self.state.value == RUN and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.05))
+            if self.connection and self.hears_of_end():
+                self.lose("closed while idle")
 
     def ask(self):
-        if self.connection and self.hears_of_end():
-            self.lose("closed while idle")
         path = self.random.choices(list(self.files), weights=[9, 1])[0]
         # Whether it, or the other side, is the first to let go.
         close = self.kind == "new" and self.random.random() < 0.5

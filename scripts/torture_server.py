@@ -34,7 +34,7 @@ socketQueueSize = 1024
 [supervisor]
 requestTimeout = 2s
 gracefulTimeout = 10s
-startTimeout = 3s
+startTimeout = 2s
 pidFile = pid
 controlSocket = control
 {supervisor}
