@@ -279,15 +279,19 @@ class Acts:
         self.journal.shortages.append((begin, time.monotonic() + 0.5))
 
     def starve_master(self):
-        """It cannot fork, and says so; what there is goes on."""
+        """It cannot fork as it is to, and says so; what there is goes on."""
         self.regrow.settle()
+        begin = time.monotonic()
         with self.starved(self.regrow.master()):
             victims = self.victims(1)
             self.strike(victims, "SIGKILL")
             time.sleep(0.3)
             with contextlib.suppress(Failed):
                 self.regrow.command("reload")
+        # What was forked meanwhile has inherited the limit.
+        self.expect_reload()
         self.regrow.settle(without=victims)
+        self.journal.shortages.append((begin, time.monotonic() + 0.5))
 
     @contextlib.contextmanager
     def starved(self, pid):
