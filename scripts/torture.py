@@ -190,10 +190,8 @@ def look(sides, when, found):
         master = regrow.master()
         if first := found.states.get((regrow.name, "before")):
             # A reporter that another has followed may still have a question to answer.
-            try:
+            with contextlib.suppress(Failed):
                 regrow.wait(lambda: not descriptors(master) - first[0], "as before", 5)
-            except Failed:
-                os.system(f"ps -o pid,ppid,etime,comm,args --ppid {master} {master}; ls -l /proc/{master}/fd; ss -xpn | grep -w pid={master}; tail -40 {regrow.path('error.log')}")
         workers = [memory_of(pid) for pid in regrow.workers()]
         found.states[regrow.name, when] = (descriptors(master), memory_of(master), sum(workers))
 

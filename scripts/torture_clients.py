@@ -11,8 +11,9 @@ import time
 RUN, PAUSE, OVER = range(3)
 PATIENCE = 15
 
-# How many of each kind, and how long one thinks before it asks again, in seconds.
-KINDS = {"kept": (6, (0, 0.06)), "pondering": (5, (0.1, 3)), "new": (4, (0, 0.05)), "slow": (3, (0, 0.3))}
+# How many of each kind, and how long one thinks before it asks again, in seconds. Not for two, with TLS: then a worker
+# that leaves may let go of it, for its session cannot be handed over.
+KINDS = {"kept": (6, (0, 0.06)), "pondering": (5, (0.1, 1.5)), "new": (4, (0, 0.05)), "slow": (3, (0, 0.3))}
 CLIENTS = sum(count for count, _ in KINDS.values())
 
 # `opened` and `at` are when the connection was and when the loss was noticed; `first` when the first answer on it was

@@ -31,10 +31,13 @@ socketQueueSize = 1024
 [staticContent]
 / = {site}
 
+[limits]
+headerTimeout = 60s
+
 [supervisor]
-requestTimeout = 2s
+requestTimeout = 3s
 gracefulTimeout = 10s
-startTimeout = 2s
+startTimeout = 5s
 pidFile = pid
 controlSocket = control
 {supervisor}
