@@ -398,7 +398,7 @@ impl Effects {
         pid_file.into_iter().for_each(PidFile::release);
         self.handed_over = true;
         self.reporters.leave();
-        if let Some(heir) = &self.heir {
+        if let Some(heir) = self.heir.take() {
             heir.let_go();
         }
     }
@@ -409,6 +409,8 @@ impl Effects {
         estate::claim(&link);
         self.blueprint.listeners.iter().for_each(|listener| listener.adopt());
         self.seat = (self.take_seat)(&self.blueprint);
+        // The reporter is not to have it.
+        estate::confirm(link);
         self.tend_reporter();
     }
 

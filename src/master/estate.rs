@@ -2,7 +2,8 @@
 //! new one inherits, named in its environment, and a socket between them.
 //!
 //! The new one says `ready` once all its workers serve; the old one lets go of everything and says `yours`; from then on
-//! the new one is the master. Until then nothing is the new one's, and whatever becomes of it, nothing is lost.
+//! the new one is the master, and says `mine` once pid file and control socket are. Until then nothing is the new one's,
+//! and whatever becomes of it, nothing is lost.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -24,9 +25,13 @@ pub(super) const VARIABLE: &str = "REGROWN_FROM";
 
 const READY: &[u8] = b"ready";
 const YOURS: &[u8] = b"yours";
+const MINE: &[u8] = b"mine";
 
 /// How long the new master waits for the old one to let go. It takes over in any case.
 const HANDING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the old master waits until the new one has taken over. It leaves in any case.
+const TAKING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How this program was started, and is to be started again.
 #[derive(Clone, Debug)]
@@ -96,9 +101,11 @@ impl Heir {
         matches!(message::receive(&self.link, &mut [0; 16], Patience::DoNotWait), Ok((n, _)) if n == READY.len())
     }
 
-    /// Tells it that everything is its own. That it is gone is seen elsewhere.
-    pub fn let_go(&self) {
-        let _gone = message::send(&self.link, YOURS, &[], Patience::DoNotWait);
+    /// Tells it that everything is its own, and waits until it has taken it: it is at that already. That it is gone is
+    /// seen elsewhere.
+    pub fn let_go(self) {
+        let told = message::send(&self.link, YOURS, &[], Patience::DoNotWait);
+        let _gone = told.and_then(|()| pipe::wait(&[self.link.as_fd()], &[], Some(TAKING_TIMEOUT)));
     }
 }
 
@@ -150,4 +157,10 @@ pub(super) fn claim(link: &OwnedFd) {
     if let Err(cause) = asked.and_then(|()| pipe::wait(&[link.as_fd()], &[], Some(HANDING_TIMEOUT))) {
         ::log::warn!("the master before this one is gone: {cause}; taking over what it left");
     }
+}
+
+/// Tells the old master that all of it was taken.
+pub(super) fn confirm(link: OwnedFd) {
+    // One that is gone need not know.
+    let _gone = message::send(&link, MINE, &[], Patience::DoNotWait);
 }

@@ -34,8 +34,12 @@ const SETTINGS: Settings = Settings {
     request_timeout: Duration::ZERO,
 };
 
-/// How long one that is to leave still takes those that have connected already.
+/// How long one that is to end still takes those that have connected already, and waits for what they ask.
 const ACCEPT_WINDOW: Duration = Duration::from_millis(10);
+
+/// The same where another takes its place and nobody waits for its end: a person's command that has connected may be slow to
+/// ask on a busy machine.
+const LEAVE_WINDOW: Duration = Duration::from_millis(500);
 
 /// How long answers that are known may take to their clients once it is to leave.
 const LAST_WORDS: Duration = Duration::from_millis(800);
@@ -97,13 +101,13 @@ fn serve(start: Start, pid: i32) -> Result<(), String> {
             Turn::Served => {}
             Turn::Finished => break,
             Turn::Watched => {
-                let patience = match hear(&link, &control).map_err(failed)? {
+                let (window, patience) = match hear(&link, &control).map_err(failed)? {
                     Wish::Stay => continue,
-                    Wish::Leave => None,
-                    Wish::End => Some(LAST_WORDS),
+                    Wish::Leave => (LEAVE_WINDOW, None),
+                    Wish::End => (ACCEPT_WINDOW, Some(LAST_WORDS)),
                 };
                 status.drain(ACCEPT_WINDOW, Some(LAST_WORDS));
-                serving.drain(ACCEPT_WINDOW, patience);
+                serving.drain(window, patience);
             }
         }
     }

@@ -77,8 +77,9 @@ impl Machine {
                 let notice = Turnover::HandedOver { pid, took: now.saturating_sub(began) };
                 let outcome = Ok(notice.to_string());
                 actions.push(Action::Say(Notice::Turnover(notice)));
-                actions.extend(ticket.map(|ticket| Action::Answer { ticket, outcome }));
                 self.leave_to_heir(now, actions);
+                // Whoever waits for it may look at the pid file next.
+                actions.extend(ticket.map(|ticket| Action::Answer { ticket, outcome }));
             }
             other => self.change = other,
         }
