@@ -3,21 +3,21 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::blueprint::Blueprint;
 use super::deaths::Deaths;
-use super::estate::{self, Estate, Heir, Invocation, Will};
+use super::estate::{Estate, Heir, Invocation};
 use super::machine::{Action, Input, Observed, Plan, Work, WorkerSignal};
 use super::reporters::Reporters;
+use super::turnover::let_go;
 use super::workers::{Worker, Workers};
 use crate::board::{Board, Identity, Pool, Record, Retirement};
 use crate::listen::Listener;
 use crate::log;
 use crate::serve::Ends;
-use crate::site::guard;
 use crate::sys;
 use crate::sys::message;
 use crate::sys::pid_file::PidFile;
@@ -66,13 +66,13 @@ pub(super) struct Effects {
     /// What workers are forked from.
     pub(super) blueprint: Blueprint,
     /// Its generation.
-    generation: u32,
+    pub(super) generation: u32,
     /// What they are to be forked from, and its generation.
     pub(super) coming: Option<(u32, Blueprint)>,
-    renew: Box<Renew>,
-    invocation: Invocation,
+    pub(super) renew: Box<Renew>,
+    pub(super) invocation: Invocation,
     /// How many descriptors each process may have.
-    descriptors: u64,
+    pub(super) descriptors: u64,
     pub(super) signals: Signals,
     /// The master's.
     pub(super) pid: i32,
@@ -84,7 +84,7 @@ pub(super) struct Effects {
     pub(super) handover: Option<Ends>,
     pub(super) reporters: Reporters,
     pub(super) seat: Seat,
-    take_seat: Box<TakeSeat>,
+    pub(super) take_seat: Box<TakeSeat>,
     /// Where workers report: the read end and the write end.
     reports: (OwnedFd, OwnedFd),
     /// To the master whose place this one is to take; until then that one answers for both.
@@ -325,95 +325,6 @@ impl Effects {
         }
     }
 
-    /// Reads the configuration, and opens what is new in it.
-    fn prepare(&mut self, generation: u32) -> Input {
-        let panicked = || Err("reading the configuration panicked; the lines before say where".to_owned());
-        match guard(|| (self.renew)(&self.blueprint)).unwrap_or_else(panicked) {
-            Ok(blueprint) => {
-                let plan = blueprint.plan();
-                self.coming = Some((generation, blueprint));
-                Input::Prepared { generation, plan }
-            }
-            Err(error) => Input::NotPrepared { generation, error },
-        }
-    }
-
-    /// What was prepared is in force.
-    fn commit(&mut self) {
-        let Some((generation, blueprint)) = self.coming.take() else { return };
-        let before = std::mem::replace(&mut self.blueprint, blueprint);
-        self.generation = generation;
-        self.workers.note_listeners(before.listens_within(&self.blueprint), |of| of != generation);
-        log::error::switch(self.blueprint.error_log.clone(), *self.blueprint.config.log.level);
-        let same_status = before.status_listeners.len() == self.blueprint.status_listeners.len()
-            && before.status_listeners.iter().zip(&self.blueprint.status_listeners).all(|(a, b)| Arc::ptr_eq(a, b));
-        if !same_status {
-            self.replace_reporter();
-        }
-        let gone = before.listeners.iter().filter(|listener| !self.blueprint.has(listener));
-        gone.for_each(|listener| let_go(listener));
-    }
-
-    /// What was prepared is not to be.
-    fn abandon(&mut self) {
-        let Some((generation, blueprint)) = self.coming.take() else { return };
-        self.workers.note_listeners(blueprint.listens_within(&self.blueprint), |of| of == generation);
-        self.blueprint.listeners.iter().for_each(|listener| listener.expect_tls(self.blueprint.entrance.tls.is_some()));
-        let gone = blueprint.listeners.iter().filter(|listener| !self.blueprint.has(listener));
-        gone.for_each(|listener| let_go(listener));
-    }
-
-    fn upgrade(&mut self, program: Option<PathBuf>) -> Input {
-        let invocation = Invocation {
-            program: program.unwrap_or_else(|| self.invocation.program.clone()),
-            args: self.invocation.args.clone(),
-        };
-        let Some(handover) = &self.handover else {
-            return Input::HeirNotStarted { error: "this is no master".to_owned() };
-        };
-        let will = Will {
-            listeners: &self.blueprint.listeners,
-            status_listeners: &self.blueprint.status_listeners,
-            handover,
-            keys: self.blueprint.keys,
-        };
-        match will.execute(&invocation) {
-            Ok((pid, heir)) => {
-                self.heir = Some(heir);
-                Input::HeirStarted { pid }
-            }
-            Err(cause) => {
-                Input::HeirNotStarted { error: format!("cannot run {}: {cause}", invocation.program.display()) }
-            }
-        }
-    }
-
-    /// Everything is the new master's: no file is removed, no queue touched.
-    fn hand_over(&mut self) {
-        let listeners = self.blueprint.listeners.iter().chain(&self.seat.control_listener);
-        listeners.for_each(|listener| listener.disown());
-        self.blueprint.listeners.clear();
-        self.blueprint.status_listeners.clear();
-        let Seat { pid_file, control_listener: _ } = std::mem::take(&mut self.seat);
-        pid_file.into_iter().for_each(PidFile::release);
-        self.handed_over = true;
-        self.reporters.leave();
-        if let Some(heir) = self.heir.take() {
-            heir.let_go();
-        }
-    }
-
-    /// Everything is this master's from now on.
-    fn take_over(&mut self) {
-        let Some(link) = self.predecessor.take() else { return };
-        estate::claim(&link);
-        self.blueprint.listeners.iter().for_each(|listener| listener.adopt());
-        self.seat = (self.take_seat)(&self.blueprint);
-        // The reporter is not to have it.
-        estate::confirm(link);
-        self.tend_reporter();
-    }
-
     fn reopen(&mut self, ticket: Option<u64>) {
         let outcome = self.workers.reopen_logs(self.generation, &self.blueprint.access_log);
         match &outcome {
@@ -447,12 +358,5 @@ impl Effects {
         let Some((level, wrong)) = tls.validity().concern(SystemTime::now()) else { return };
         let file = self.blueprint.config.server.ssl_certificate_file.as_deref().unwrap_or(Path::new("")).display();
         ::log::log!(level, "sslCertificateFile = {file}: {}; {}", wrong.problem, wrong.remedy);
-    }
-}
-
-/// What waits for its request in the kernel comes out, for whoever accepts there last.
-fn let_go(listener: &Listener) {
-    if let Err(cause) = listener.stop_deferring() {
-        ::log::error!("{listener}: cannot clear TCP_DEFER_ACCEPT: {cause}; waiting clients may be lost");
     }
 }

@@ -10,6 +10,7 @@ mod machine;
 mod reporter;
 mod reporters;
 mod reporting;
+mod turnover;
 mod workers;
 
 use std::collections::VecDeque;
