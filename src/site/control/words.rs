@@ -119,6 +119,20 @@ fn cut(words: &str) -> String {
     format!("{}\n… (cut here; the error log has the rest)", &words[..end])
 }
 
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reload => f.write_str("reload"),
+            Self::Stop { now: false } => f.write_str("stop"),
+            Self::Stop { now: true } => f.write_str("stop --now"),
+            Self::Reopen => f.write_str("reopen"),
+            Self::Upgrade { program: None } => f.write_str("upgrade"),
+            Self::Upgrade { program: Some(program) } => write!(f, "upgrade {}", program.display()),
+            Self::Scale { workers } => write!(f, "scale {workers}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,19 +185,5 @@ mod tests {
         assert!(message.len() <= TOLD_BYTES, "{}", message.len());
         let Some(Told::Outcome(u32::MAX, Err(why))) = Told::read(&message) else { panic!("it can be read") };
         assert!(why.starts_with("éé") && why.ends_with("the error log has the rest)"));
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Reload => f.write_str("reload"),
-            Self::Stop { now: false } => f.write_str("stop"),
-            Self::Stop { now: true } => f.write_str("stop --now"),
-            Self::Reopen => f.write_str("reopen"),
-            Self::Upgrade { program: None } => f.write_str("upgrade"),
-            Self::Upgrade { program: Some(program) } => write!(f, "upgrade {}", program.display()),
-            Self::Scale { workers } => write!(f, "scale {workers}"),
-        }
     }
 }
