@@ -112,7 +112,14 @@ fn a_new_master_takes_over_when_it_is_ready() {
     history.signal(Usr2).expect(["NotUpgraded"]);
     history.signal(Hup).expect(["ReloadLater"]);
     history.at(1000).killed(100, 9).expect(["Serving 100", "Spawn 0"]).spawned(0, 110).ready(110).actions.clear();
-    history.input(Input::HeirReady).expect(["HandedOver", "LeftToHeir", "HandOver", "Term 110", "Term 101", "Answer true"]);
+    history.input(Input::HeirReady).expect([
+        "HandedOver",
+        "LeftToHeir",
+        "HandOver",
+        "Term 110",
+        "Term 101",
+        "Answer true",
+    ]);
     history.exits(110, 0).exits(101, 0).expect(["Draining 110", "Draining 101", "Stopped", "Exit 0"]);
 }
 
