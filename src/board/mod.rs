@@ -139,7 +139,7 @@ impl Board {
     /// What the master said last.
     pub fn pool(&self) -> Pool {
         let load = |word: usize| u32::try_from(self.words[word].load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let all = [Phase::Starting, Phase::Running, Phase::Stopping];
+        let all = [Phase::Starting, Phase::Running, Phase::Stopping, Phase::HandedOver];
         let phase = all.into_iter().find(|&phase| phase as u32 == load(header::PHASE)).unwrap_or(Phase::Starting);
         Pool { phase, wanted: load(header::WANTED), serving: load(header::SERVING) }
     }
@@ -186,6 +186,8 @@ pub(crate) enum Phase {
     Running = 1,
     /// A stop has begun.
     Stopping = 2,
+    /// Another master serves in its place; this one finishes and leaves.
+    HandedOver = 3,
 }
 
 impl Phase {
@@ -194,6 +196,7 @@ impl Phase {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Stopping => "stopping",
+            Self::HandedOver => "handed over",
         }
     }
 }

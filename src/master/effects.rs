@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::blueprint::Blueprint;
-use super::estate::{self, Estate, Heir, Invocation, Will};
+use super::estate::{self, Estate, Heir, Invocation, News, Will};
 use super::machine::{Action, Input, Observed, Plan, Work, WorkerSignal};
 use super::reporters::Reporters;
 use super::workers::{Worker, Workers};
@@ -170,7 +170,12 @@ impl Effects {
         let mut inputs: VecDeque<_> =
             self.reports().into_iter().map(|(pid, report)| Input::Reported { pid, report }).collect();
         inputs.extend(self.commands().into_iter().map(|(ticket, command)| Input::Command { ticket, command }));
-        inputs.extend(self.heir.as_ref().filter(|heir| heir.is_ready()).map(|_| Input::HeirReady));
+        match self.heir.as_ref().and_then(Heir::news) {
+            Some(News::Ready) => inputs.push_back(Input::HeirReady),
+            // Its death is seen elsewhere; a link that has ended would end each wait at once.
+            Some(News::Gone) => self.heir = None,
+            None => {}
+        }
         inputs
     }
 
@@ -352,6 +357,7 @@ impl Effects {
     fn abandon(&mut self) {
         let Some((generation, blueprint)) = self.coming.take() else { return };
         self.workers.note_listeners(blueprint.listens_within(&self.blueprint), |of| of == generation);
+        self.blueprint.listeners.iter().for_each(|listener| listener.expect_tls(self.blueprint.entrance.tls.is_some()));
         let gone = blueprint.listeners.iter().filter(|listener| !self.blueprint.has(listener));
         gone.for_each(|listener| let_go(listener));
     }
@@ -391,7 +397,7 @@ impl Effects {
         pid_file.into_iter().for_each(PidFile::release);
         self.handed_over = true;
         self.reporters.leave();
-        if let Some(heir) = &self.heir {
+        if let Some(heir) = self.heir.take() {
             heir.let_go();
         }
     }

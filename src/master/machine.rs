@@ -189,9 +189,10 @@ impl Machine {
 
     /// How the pool is now.
     pub fn pool(&self) -> Pool {
-        let phase = match self.phase {
+        let phase = match &self.phase {
             Phase::Created | Phase::Starting { .. } => board::Phase::Starting,
             Phase::Running => board::Phase::Running,
+            Phase::Stopping(stop) if stop.hands_over() => board::Phase::HandedOver,
             Phase::Stopping(_) | Phase::Gone => board::Phase::Stopping,
         };
         Pool { phase, wanted: self.children.wanted(), serving: self.children.serving() }

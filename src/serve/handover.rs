@@ -72,7 +72,8 @@ pub(super) enum Queue {
 /// A loop's side of it.
 pub(super) struct Handover {
     ends: Arc<Ends>,
-    /// Requests are handed over, too: there are siblings who have handlers of their own.
+    /// Requests are handed over, too: there are siblings who have handlers of their own. Where there are none, what a pool
+    /// has left there before a reload is taken all the same.
     shares_requests: bool,
     /// The loop is told of requests that siblings hand over.
     listens: bool,
@@ -168,7 +169,7 @@ impl Loop {
         let (busy, now) = (self.env.executor.is_busy(), self.env.now);
         let Some(handover) = &mut self.handover else { return Ok(()) };
         let (may, has_spare) = (!self.gate.full && !self.gate.closed, handover.has_spare());
-        let requests = may && handover.shares_requests && handover.is_willing(busy, now) && has_spare;
+        let requests = may && handover.is_willing(busy, now) && has_spare;
         let idle = handover.idle.is_willing(may, has_spare, now);
         let Handover { ends, listens, idle: Idle { listens: listens_idle, .. }, .. } = handover;
         let poll = &self.poll;
@@ -201,7 +202,7 @@ impl Loop {
 
     /// What has waited longest is taken up before clients of this worker ask more: their next requests come in a moment.
     pub(super) fn handler_finished(&mut self) {
-        let Some(handover) = self.handover.as_mut().filter(|handover| handover.shares_requests) else { return };
+        let Some(handover) = &mut self.handover else { return };
         handover.has_progressed(self.env.now);
         if self.board.has_some_to_take() && !self.env.executor.is_busy() && !self.gate.full && !self.gate.closed {
             self.take_until_busy();

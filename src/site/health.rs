@@ -86,7 +86,7 @@ type Judge = fn(Phase, u64) -> Result<(), &'static str>;
 /// Whether it makes sense to let it be.
 fn alive(phase: Phase, taking: u64) -> Result<(), &'static str> {
     match (phase, taking) {
-        (Phase::Stopping, _) | (Phase::Running, 1..) => Ok(()),
+        (Phase::Stopping | Phase::HandedOver, _) | (Phase::Running, 1..) => Ok(()),
         (Phase::Starting, _) => Err(STARTING),
         (Phase::Running, 0) => Err(NOBODY),
     }
@@ -95,7 +95,8 @@ fn alive(phase: Phase, taking: u64) -> Result<(), &'static str> {
 /// Whether requests are to be sent here.
 fn ready(phase: Phase, taking: u64) -> Result<(), &'static str> {
     match (phase, taking) {
-        (Phase::Running, 1..) => Ok(()),
+        // The next master has all its workers.
+        (Phase::HandedOver, _) | (Phase::Running, 1..) => Ok(()),
         (Phase::Starting, _) => Err(STARTING),
         (Phase::Stopping, _) => Err("it stops; what is under way is finished"),
         (Phase::Running, 0) => Err(NOBODY),
@@ -131,6 +132,7 @@ mod tests {
             (Phase::Running, 1, 200, 200),
             (Phase::Stopping, 1, 200, 503),
             (Phase::Stopping, 0, 200, 503),
+            (Phase::HandedOver, 0, 200, 200),
         ] {
             let (board, _) = board(phase, 2, serving);
             assert_eq!((status(board, "/healthz"), status(board, "/readyz")), (healthy, ready), "{phase:?} {serving}");

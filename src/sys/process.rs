@@ -1,20 +1,22 @@
 //! Processes: fork, wait, kill.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::iter;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::Command;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, Pid, execve, fork};
 
+use super::pipe::{self, Read};
 use super::signal::Signal;
 
 /// How a process ended.
@@ -90,22 +92,63 @@ pub(crate) fn exit_now(code: i32) -> ! {
 }
 
 /// Forks a child that becomes another program, with one variable more in its environment and these descriptors, which it
-/// inherits under the same numbers. It begins with the default actions of signals, none of them blocked.
+/// inherits under the same numbers. It begins with the default actions of signals, none of them blocked. An error where
+/// there is no such program, or it cannot be run.
 pub(crate) fn fork_program(
     program: &Path,
     args: &[OsString],
     (variable, value): (&str, &OsStr),
     inherited: &[RawFd],
 ) -> io::Result<i32> {
-    fork_child(|| {
+    let (said, say) = pipe::pipe()?;
+    let pid = fork_child(|| {
         let kept = inherited.iter().try_for_each(|&fd| keep_over_exec(fd));
         let cause = match kept.and_then(|()| super::signal::ignore_in_child()) {
-            Ok(()) => Command::new(program).args(args).env(variable, value).exec(),
+            Ok(()) => execute(program, args, (variable, value)),
             Err(cause) => cause,
         };
-        log::error!("cannot run {}: {cause}", program.display());
+        // Where the parent is gone, nobody is to be told.
+        let _gone = pipe::write(&say, cause.to_string().as_bytes());
         CANNOT_RUN
-    })
+    })?;
+    drop(say);
+    match why_not_run(&said) {
+        Some(cause) => Err(io::Error::other(cause)),
+        None => Ok(pid),
+    }
+}
+
+/// Becomes that program, or says why not. What is no program is not taken for a script either, as execvp(3) would.
+fn execute(program: &Path, args: &[OsString], (variable, value): (&str, &OsStr)) -> io::Error {
+    let words = iter::once(program.as_os_str()).chain(args.iter().map(OsString::as_os_str));
+    let words: Result<Vec<_>, _> = words.map(|word| CString::new(word.as_bytes())).collect();
+    let mut variables: Vec<_> = std::env::vars_os().filter(|(name, _)| name != variable).collect();
+    variables.push((variable.into(), value.to_owned()));
+    let line = |(name, value): (OsString, OsString)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat());
+    let variables: Result<Vec<_>, _> = variables.into_iter().map(line).collect();
+    match (words, variables) {
+        (Ok(words), Ok(variables)) => match execve(&words[0], &words, &variables) {
+            Ok(never) => match never {},
+            Err(error) => error.into(),
+        },
+        (Err(nul), _) | (_, Err(nul)) => io::Error::from(nul),
+    }
+}
+
+/// What a child had to say that could not become a program; one that could has closed the pipe.
+fn why_not_run(said: &OwnedFd) -> Option<String> {
+    // A signal may end a wait early. A disk that has not found the program after all of them has the child fail later.
+    const WAITS: u32 = 20;
+    const WAIT: Duration = Duration::from_millis(100);
+    let mut buffer = [0; 512];
+    for _ in 0..WAITS {
+        match pipe::read(said, &mut buffer) {
+            Read::Bytes(n) => return Some(String::from_utf8_lossy(&buffer[..n]).into_owned()),
+            Read::End => return None,
+            Read::Nothing => pipe::wait(&[said.as_fd()], &[], Some(WAIT)).ok()?,
+        }
+    }
+    None
 }
 
 /// The exit code of a child that could not become a program, as in sh(1).

@@ -30,29 +30,27 @@ impl Signals {
     /// From now on `signals` no longer do what they do by default but are read here.
     pub fn install(signals: &[Signal]) -> io::Result<Self> {
         let installed = Self { read_end: new_pipe()? };
-        let action = SigAction::new(
-            SigHandler::SigAction(note),
-            SaFlags::SA_SIGINFO | SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
-            SigSet::empty(),
-        );
-        for &signal in signals {
-            // SAFETY: the handler uses atomics, writes a byte and restores errno: all of it is async-signal-safe
-            // (signal-safety(7)).
-            unsafe { sigaction(signal, &action)? };
-        }
+        signals.iter().try_for_each(|&signal| catch(signal))?;
         Ok(installed)
     }
 
     /// To be called first in a forked child, whose signals are blocked: separates it from its parent's pipe and
-    /// unblocks all signals.
+    /// unblocks all signals. TERM ends it at once, until [`Self::catch_term`].
     pub fn separate_in_child(&mut self) -> io::Result<()> {
         // The parent's write end stays the parent's; the child's copy is not needed.
         let inherited = WRITE_END.load(Ordering::SeqCst);
         self.read_end = new_pipe()?;
         // SAFETY: the number was a descriptor this process inherited, which nobody else here uses.
         drop(unsafe { OwnedFd::from_raw_fd(inherited) });
+        // SAFETY: the default action runs no code of ours.
+        unsafe { nix::sys::signal::signal(Signal::SIGTERM, SigHandler::SigDfl)? };
         SigSet::all().thread_unblock()?;
         Ok(())
+    }
+
+    /// From now on TERM is read here as well.
+    pub fn catch_term(&self) -> io::Result<()> {
+        catch(Signal::SIGTERM)
     }
 
     /// The signals that came since the last call.
@@ -122,6 +120,15 @@ pub(crate) fn ignore_write_failures() -> io::Result<()> {
         // SAFETY: ignoring a signal runs no code of ours.
         unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn)? };
     }
+    Ok(())
+}
+
+fn catch(signal: Signal) -> io::Result<()> {
+    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
+    let action = SigAction::new(SigHandler::SigAction(note), flags, SigSet::empty());
+    // SAFETY: the handler uses atomics, writes a byte and restores errno: all of it is async-signal-safe
+    // (signal-safety(7)).
+    unsafe { sigaction(signal, &action)? };
     Ok(())
 }
 

@@ -134,7 +134,9 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let beside = beside.collect::<Result<Vec<_>, _>>()?;
     let mut serving = make(record)?;
     let mut ear = Ear::new(link, start.access_log.clone());
-    let watched = serving.watch(signals.as_fd()).and_then(|()| serving.watch(link.as_fd()));
+    // Until here it has done nothing that it could finish, and might never come here.
+    let caught = signals.catch_term();
+    let watched = caught.and_then(|()| serving.watch(signals.as_fd())).and_then(|()| serving.watch(link.as_fd()));
     watched.map_err(|why| format!("cannot watch for signals: {why}"))?;
     drop(start.listeners);
     if let Some(path) = start.health_path {

@@ -1,5 +1,5 @@
 //! A site that fails as the tests wish: `FAULTY_START` says how building it goes wrong, in all workers or, with
-//! `FAULTY_SLOT`, in one; the paths below say how answering does.
+//! `FAULTY_SLOT`, in one; where a file `fault` lies in the folder it runs in, that says it instead. The paths below say how answering does.
 
 use std::io;
 use std::process::{Command, ExitCode};
@@ -21,14 +21,21 @@ fn main() -> ExitCode {
 fn fail_to_build(worker: &Identity) -> Result<(), io::Error> {
     let slot = std::env::var("FAULTY_SLOT").ok().and_then(|slot| slot.parse().ok());
     let mine = slot.is_none_or(|slot: u32| slot == worker.worker);
-    match std::env::var("FAULTY_START").as_deref() {
-        Ok("error") if mine => Err(io::Error::other("the database is asleep")),
-        Ok("panic") if mine => panic!("no such table"),
-        Ok("exit") if mine => std::process::exit(7),
-        Ok("hang") if mine => loop {
+    let fault = || std::fs::read_to_string("fault").ok();
+    match fault().or_else(|| std::env::var("FAULTY_START").ok()).as_deref() {
+        Some("wait") if mine => {
+            while fault().is_some() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        }
+        Some("error") if mine => Err(io::Error::other("the database is asleep")),
+        Some("panic") if mine => panic!("no such table"),
+        Some("exit") if mine => std::process::exit(7),
+        Some("hang") if mine => loop {
             std::thread::sleep(Duration::from_secs(60));
         },
-        Ok("keep a thread") if mine => {
+        Some("keep a thread") if mine => {
             std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60)));
             Ok(())
         }

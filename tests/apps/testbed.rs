@@ -22,7 +22,7 @@ use regrow::{Body, Exchange, Handler, Identity, Request, Response, Trailers, ser
 fn main() -> ExitCode {
     serve_app(|worker| {
         let all_quick = std::env::var("TESTBED").is_ok_and(|word| word == "quick");
-        Ok(Testbed { worker: *worker, all_quick, gauge: Arc::default(), kept: Mutex::default() })
+        Ok(Testbed { worker: *worker, all_quick, gauge: Arc::default(), kept: Mutex::default(), leak: Mutex::default() })
     })
 }
 
@@ -32,6 +32,8 @@ struct Testbed {
     gauge: Arc<Gauge>,
     /// Exchanges that nobody will answer.
     kept: Mutex<Vec<Exchange>>,
+    /// Memory that nobody gives back.
+    leak: Mutex<Vec<Vec<u8>>>,
 }
 
 /// How many handlers run, and ran at once at most.
@@ -84,17 +86,24 @@ impl Testbed {
             "most" => text(self.gauge.most.load(Ordering::SeqCst)),
             "panic" => panic!("a mistake of the handler"),
             "body" => body(request),
+            "leak" => self.leak(asked),
             "big" => Response::new(pattern(asked.size("bytes")).into()),
             "stream" => stream(asked),
             "file" => file(asked),
             "field" => field(asked),
             "framing" => framing(),
             "status" => status(asked),
+            "variable" => text(std::env::var_os(asked.find("name").unwrap_or_default()).is_some()),
             "raise" => raise_signal(asked),
             "overflow" => text(depth(asked.number("from"))),
             "fragile" => Response::new(Body::stream(Fragile)),
             _ => echo(request),
         }
+    }
+
+    fn leak(&self, asked: &Asked) -> Response {
+        self.leak.lock().unwrap_or_else(PoisonError::into_inner).push(vec![1; asked.size("bytes")]);
+        text(self.worker)
     }
 
     fn slow(&self, asked: &Asked) -> Response {

@@ -11,6 +11,7 @@ mod front;
 mod modes;
 mod server;
 mod tls_client;
+mod turnover;
 mod user;
 
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ pub use front::{Front, Place, RunningFront, Transport};
 pub use modes::{MODES, Told, ask_at_once, descriptors_of, slow, threads_of};
 pub use server::{Launch, Server, all_children_of, children_of, is_alive};
 pub use tls_client::{Authority, TlsClient, TlsStream, VERSIONS, exchange};
+pub use turnover::{Load, failed, obeyed, wait_for_end};
 pub use user::LimitedUser;
 
 /// Nothing that is waited for takes so long, not even on a machine that is busy with other tests.

@@ -21,6 +21,8 @@ pub struct Launch {
     wrapper: Vec<String>,
     /// False where the arguments say where to listen.
     any_port: bool,
+    /// True where the configuration says where the access log is.
+    says_access_log: bool,
     folder: TempDir,
 }
 
@@ -39,7 +41,7 @@ impl Launch {
 
     fn new(program: PathBuf) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { program, args: Vec::new(), env: Vec::new(), wrapper: Vec::new(), any_port: true, folder }
+        Self { program, args: Vec::new(), env: Vec::new(), wrapper: Vec::new(), any_port: true, says_access_log: false, folder }
     }
 
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -70,6 +72,19 @@ impl Launch {
         self
     }
 
+    /// With this configuration, and nothing said beside it but where the access log is if it does not.
+    pub fn configured(mut self, text: &str) -> Self {
+        fs::write(self.folder().join("site.conf"), text).expect("a configuration");
+        self.says_access_log = text.contains("accessLog");
+        self.args(["-c", "site.conf"]).listening_elsewhere()
+    }
+
+    /// Another program, which is one of the same kind.
+    pub fn program(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
+        self
+    }
+
     /// The arguments say where to listen, and there may be no port to wait for.
     pub fn listening_elsewhere(mut self) -> Self {
         self.any_port = false;
@@ -93,7 +108,7 @@ impl Launch {
         let mut command = self.command();
         let child = command.spawn().unwrap_or_else(|cause| panic!("cannot start {command:?}: {cause}"));
         let pid = i32::try_from(child.id()).expect("a pid");
-        Server { pid, child, status: None, folder: self.folder, told: format!("{command:?}") }
+        Server { pid, group: pid, child, status: None, upgraded: false, folder: self.folder, told: format!("{command:?}") }
     }
 
     fn command(&self) -> Command {
@@ -105,7 +120,7 @@ impl Launch {
         if self.any_port {
             command.args(["--socketHost", "127.0.0.1", "--socketPort", "0"]);
         }
-        if !self.args.iter().any(|arg| arg == "--accessLog") {
+        if !self.says_access_log && !self.args.iter().any(|arg| arg == "--accessLog") {
             command.arg("--accessLog").arg(self.folder.path().join("access.log"));
         }
         // Its control socket goes with it.
@@ -122,7 +137,11 @@ impl Launch {
 pub struct Server {
     child: Child,
     pid: i32,
+    /// Of all its processes.
+    group: i32,
     status: Option<ExitStatus>,
+    /// The master is another one than was started.
+    upgraded: bool,
     folder: TempDir,
     told: String,
 }
@@ -227,7 +246,12 @@ impl Server {
         self.exit_code()
     }
 
-    /// Waits for its end, and returns its exit code.
+    /// After an upgrade: the master is that one from now on.
+    pub fn follow(&mut self, pid: i32) {
+        (self.pid, self.upgraded) = (pid, true);
+    }
+
+    /// Waits for the end of the master that was started, and returns its exit code.
     pub fn exit_code(&mut self) -> i32 {
         let status = wait_until("the end of the server", || self.child.try_wait().expect("a child to wait for"));
         self.status = Some(status);
@@ -239,8 +263,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         if self.status.is_none() {
             // Not reaped, so that the group is still its own, even where the master is dead.
-            let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
+            let _ = killpg(Pid::from_raw(self.group), Signal::SIGKILL);
             let _ = self.child.wait();
+        }
+        if self.upgraded {
+            // Nobody else works in that folder.
+            for pid in processes_in(self.folder.path()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
         if std::thread::panicking() {
             eprintln!("--- {}\n{}{}---", self.told, self.log(), self.stdout());
@@ -255,11 +285,20 @@ pub fn children_of(pid: i32) -> Vec<i32> {
     children
 }
 
+/// The processes that work in this folder.
+fn processes_in(folder: &Path) -> impl Iterator<Item = i32> {
+    let is_there = move |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder);
+    all_processes().filter(is_there)
+}
+
+fn all_processes() -> impl Iterator<Item = i32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// The processes whose parent is `pid`, also those that are dead and not reaped.
 pub fn all_children_of(pid: i32) -> Vec<i32> {
-    let processes = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&child| state_and_parent(child).is_some_and(|(_, parent)| parent == pid)).collect()
+    all_processes().filter(|&child| state_and_parent(child).is_some_and(|(_, parent)| parent == pid)).collect()
 }
 
 /// Whether it is the master's child that is no worker, which has a name of its own.

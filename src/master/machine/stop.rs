@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::failure::{Death, Exit};
 use super::messages::{Action, Plan, Signal};
-use super::notice::{Closing, Notice, StartFailed};
+use super::notice::{Closing, Notice, StartFailed, Turnover};
 use super::{Machine, Phase, ask_to_drain, kill};
 use crate::master::children::{Child, Life, Place, State};
 
@@ -17,6 +17,8 @@ use crate::master::children::{Child, Life, Place, State};
 pub(super) struct Stop {
     pace: Pace,
     began: Duration,
+    /// Another master serves from now on.
+    hands_over: bool,
     report: Closing,
 }
 
@@ -61,6 +63,10 @@ impl Stop {
             Pace::Graceful { drain_deadline, .. } => *drain_deadline = drain_deadline.saturating_add(by),
             Pace::AtOnce { .. } => {}
         }
+    }
+
+    pub(super) fn hands_over(&self) -> bool {
+        self.hands_over
     }
 
     fn code(&self) -> i32 {
@@ -132,13 +138,18 @@ impl Machine {
 
     /// Everything is another master's: all workers leave.
     pub(super) fn leave_to_heir(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if let Some(tickets) = self.reload_wanted.take() {
+            let outcome = Err(Turnover::LeftToHeir.to_string());
+            actions.push(Action::Say(Notice::Turnover(Turnover::LeftToHeir)));
+            actions.extend(tickets.into_iter().map(|ticket| Action::Answer { ticket, outcome: outcome.clone() }));
+        }
         let pace = Pace::Graceful { drain_deadline: self.drain_deadline(now), interrupts: 0 };
         self.begin(now, pace, Action::HandOver, actions);
     }
 
     /// `let_go` is said first.
     fn begin(&mut self, now: Duration, pace: Pace, let_go: Action, actions: &mut Vec<Action>) {
-        let stop = Stop { pace, began: now, report: Closing::default() };
+        let stop = Stop { pace, began: now, hands_over: let_go == Action::HandOver, report: Closing::default() };
         self.disappoint(actions);
         actions.push(let_go);
         (self.tend_deadline, self.observe_deadline) = (None, None);

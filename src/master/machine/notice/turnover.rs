@@ -20,6 +20,8 @@ pub(crate) enum Turnover {
     ReloadLater,
     /// A reload is wanted, but the server stops.
     NoReload,
+    /// A reload is wanted, but the server was upgraded meanwhile.
+    LeftToHeir,
     /// A new generation serves.
     Reloaded {
         /// Which.
@@ -67,7 +69,7 @@ impl Turnover {
             | Self::Reloaded { .. }
             | Self::Upgrading { .. }
             | Self::HandedOver { .. } => Level::Info,
-            Self::NoReload => Level::Warn,
+            Self::NoReload | Self::LeftToHeir => Level::Warn,
             Self::NotReloaded { .. } | Self::NotUpgraded { .. } => Level::Error,
         }
     }
@@ -86,6 +88,11 @@ impl fmt::Display for Turnover {
                 )
             }
             Self::NoReload => write!(f, "not reloaded: the server is stopping"),
+            Self::LeftToHeir => write!(
+                f,
+                "not reloaded: the server was upgraded meanwhile; where the configuration has changed since the new master \
+                 read it, reload again"
+            ),
             Self::Reloaded { generation, workers, took } => {
                 let took = Short(*took);
                 write!(
