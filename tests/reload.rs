@@ -11,8 +11,8 @@ use nix::unistd::Uid;
 use rustls::version::TLS13;
 
 use crate::support::{
-    Authority, Client, Connection, Launch, Load, MODES, Server, TlsClient, VERSIONS, all_children_of, descriptors_of, failed, get,
-    get_unix, obeyed, request, skip, wait_for_end, wait_until,
+    Authority, Client, Connection, Launch, Load, MODES, Server, TlsClient, VERSIONS, all_children_of, descriptors_of,
+    failed, get, get_unix, obeyed, request, skip, wait_for_end, wait_until,
 };
 
 /// The configuration of a pool at any port, with more options.
@@ -462,7 +462,8 @@ fn an_old_worker_that_dies_while_new_ones_boot_is_replaced() {
     fs::write(server.folder().join("fault"), "wait").unwrap();
     let command = server.command(&["reload"]).spawn().unwrap();
     server.wait_for_log("gen=2 pid=");
-    let first = old.iter().copied().find(|pid| server.log().contains(&format!("worker=0 gen=1 pid={pid} ready"))).unwrap();
+    let first =
+        old.iter().copied().find(|pid| server.log().contains(&format!("worker=0 gen=1 pid={pid} ready"))).unwrap();
     let mark = server.log_mark();
     server.signal(first, Signal::SIGKILL);
     let line = server.wait_for_log_after(mark, " ready (");

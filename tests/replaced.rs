@@ -4,7 +4,9 @@
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Client, Launch, Load, Server, failed, get, get_unix, is_alive, request, wait_for_end, wait_until};
+use crate::support::{
+    Client, Launch, Load, Server, failed, get, get_unix, is_alive, request, wait_for_end, wait_until,
+};
 
 fn pool(options: &[&str]) -> Server {
     let launch = Launch::example("testbed").args(["--processPool", "2", "--socketQueueSize", "1024"]);
@@ -71,7 +73,10 @@ fn a_worker_that_is_stopped_lives_if_it_goes_on_in_time_and_is_replaced_if_not()
     let server = pool(&["--requestTimeout", "1s"]);
     let workers = server.worker_pids();
     server.signal(workers[0], Signal::SIGSTOP);
-    server.wait_for_log(&format!("pid={} was stopped by a signal from outside: it is killed unless it goes on", workers[0]));
+    server.wait_for_log(&format!(
+        "pid={} was stopped by a signal from outside: it is killed unless it goes on",
+        workers[0]
+    ));
     server.signal(workers[0], Signal::SIGCONT);
     server.wait_for_log(&format!("pid={} goes on", workers[0]));
     let mark = server.log_mark();
@@ -148,7 +153,10 @@ fn stop_returns_when_all_is_over_and_says_what_was_done() {
     running.send(request("GET", &format!("/slow?ms=700&sign={}", sign.display())));
     wait_until("a handler that runs", || sign.exists().then_some(()));
     let said = server.obey(&["stop"]);
-    assert!(said.contains("2 workers drained as asked, 0 were cut off; 8 requests were answered, 0 were cut off"), "{said}");
+    assert!(
+        said.contains("2 workers drained as asked, 0 were cut off; 8 requests were answered, 0 were cut off"),
+        "{said}"
+    );
     assert!(server.log().contains(said.trim_end()), "{said}");
     assert_eq!(running.answer().text(), "slow");
     assert_eq!(server.exit_code(), 0);

@@ -14,12 +14,13 @@ use nix::unistd::Uid;
 use serde_json::Value;
 
 use crate::support::{
-    Client, Connection, Launch, Load, Server, TlsClient, VERSIONS, all_children_of, children_of, descriptors_of, failed, get, get_unix,
-    is_alive, obeyed, request, skip, wait_for_end, wait_until,
+    Client, Connection, Launch, Load, Server, TlsClient, VERSIONS, all_children_of, children_of, descriptors_of,
+    failed, get, get_unix, is_alive, obeyed, request, skip, wait_for_end, wait_until,
 };
 
 fn pool(app: &str, options: &[&str]) -> Launch {
-    let launch = Launch::example(app).args(["--processPool", "2", "--socketQueueSize", "1024", "--pidFile", "site.pid"]);
+    let launch =
+        Launch::example(app).args(["--processPool", "2", "--socketQueueSize", "1024", "--pidFile", "site.pid"]);
     launch.options(options)
 }
 
@@ -276,7 +277,8 @@ fn programs_that_are_no_new_master_change_nothing() {
 fn a_new_master_whose_workers_cannot_boot_changes_nothing() {
     let mut server = pool("faulty", &["--startTimeout", "2s"]).start();
     let workers = server.worker_pids();
-    for (fault, why) in [("error", "exit code 3 (its workers could not boot)"), ("panic", "exit code 3"), ("hang", "exit code 3")]
+    for (fault, why) in
+        [("error", "exit code 3 (its workers could not boot)"), ("panic", "exit code 3"), ("hang", "exit code 3")]
     {
         fs::write(server.folder().join("fault"), fault).unwrap();
         let said = server.fail(&["upgrade"]);

@@ -22,7 +22,13 @@ use regrow::{Body, Exchange, Handler, Identity, Request, Response, Trailers, ser
 fn main() -> ExitCode {
     serve_app(|worker| {
         let all_quick = std::env::var("TESTBED").is_ok_and(|word| word == "quick");
-        Ok(Testbed { worker: *worker, all_quick, gauge: Arc::default(), kept: Mutex::default(), leak: Mutex::default() })
+        Ok(Testbed {
+            worker: *worker,
+            all_quick,
+            gauge: Arc::default(),
+            kept: Mutex::default(),
+            leak: Mutex::default(),
+        })
     })
 }
 

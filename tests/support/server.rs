@@ -41,7 +41,15 @@ impl Launch {
 
     fn new(program: PathBuf) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { program, args: Vec::new(), env: Vec::new(), wrapper: Vec::new(), any_port: true, says_access_log: false, folder }
+        Self {
+            program,
+            args: Vec::new(),
+            env: Vec::new(),
+            wrapper: Vec::new(),
+            any_port: true,
+            says_access_log: false,
+            folder,
+        }
     }
 
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -108,7 +116,15 @@ impl Launch {
         let mut command = self.command();
         let child = command.spawn().unwrap_or_else(|cause| panic!("cannot start {command:?}: {cause}"));
         let pid = i32::try_from(child.id()).expect("a pid");
-        Server { pid, group: pid, child, status: None, upgraded: false, folder: self.folder, told: format!("{command:?}") }
+        Server {
+            pid,
+            group: pid,
+            child,
+            status: None,
+            upgraded: false,
+            folder: self.folder,
+            told: format!("{command:?}"),
+        }
     }
 
     fn command(&self) -> Command {
