@@ -196,7 +196,7 @@ fn a_port_becomes_https_and_http_again_while_kept_connections_go_on() {
 #[test]
 fn logs_go_where_the_new_configuration_says() {
     let logs = |name: &str| pool(&format!("[log]\naccessLog = {name}.access\nerrorLog = {name}.error\nlevel = debug"));
-    let server = start("testbed", &pool("[log]\naccessLog = none"));
+    let server = start("testbed", &pool("[log]\naccessLog = off"));
     let read = |name: &str| fs::read_to_string(server.folder().join(name)).unwrap_or_default();
     for name in ["one", "two"] {
         reload(&server, &logs(name));

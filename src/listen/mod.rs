@@ -185,13 +185,12 @@ pub(crate) fn bind(address: &Address, queue_size: u32, present: &[Arc<Listener>]
         Address::Unix { path, mode } => {
             let is_there =
                 |listener: &&Arc<Listener>| matches!(&listener.bound, Bound::Unix(file) if file.path() == path);
-            match present.iter().find(is_there) {
-                Some(listener) => vec![Arc::clone(listener)],
-                None => {
-                    let spot = unix::Spot { path, option: "socketFile", mode: *mode };
-                    let (socket, file) = unix::bind(spot, backlog(queue_size))?;
-                    vec![Arc::new(Listener::new(socket, Bound::Unix(file)))]
-                }
+            if let Some(listener) = present.iter().find(is_there) {
+                vec![Arc::clone(listener)]
+            } else {
+                let spot = unix::Spot { path, option: "socketFile", mode: *mode };
+                let (socket, file) = unix::bind(spot, backlog(queue_size))?;
+                vec![Arc::new(Listener::new(socket, Bound::Unix(file)))]
             }
         }
         Address::Tcp { host, port, options } => {

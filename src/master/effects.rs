@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::blueprint::Blueprint;
 use super::deaths::Deaths;
-use super::estate::{Estate, Heir, Invocation};
+use super::estate::{Estate, Heir, Invocation, News};
 use super::machine::{Action, Input, Observed, Plan, Work, WorkerSignal};
 use super::reporters::Reporters;
 use super::turnover::let_go;
@@ -175,7 +175,12 @@ impl Effects {
         let mut inputs: VecDeque<_> =
             self.reports().into_iter().map(|(pid, report)| Input::Reported { pid, report }).collect();
         inputs.extend(self.commands().into_iter().map(|(ticket, command)| Input::Command { ticket, command }));
-        inputs.extend(self.heir.as_ref().filter(|heir| heir.is_ready()).map(|_| Input::HeirReady));
+        match self.heir.as_ref().and_then(Heir::news) {
+            Some(News::Ready) => inputs.push_back(Input::HeirReady),
+            // Its death is seen elsewhere; a link that has ended would end each wait at once.
+            Some(News::Gone) => self.heir = None,
+            None => {}
+        }
         inputs
     }
 

@@ -55,6 +55,14 @@ pub(super) struct Heir {
     link: OwnedFd,
 }
 
+/// What the old master hears of the new one.
+pub(super) enum News {
+    /// All its workers serve.
+    Ready,
+    /// It has closed the link, and most likely ended.
+    Gone,
+}
+
 /// What the new master was left.
 pub(crate) struct Estate {
     pub listeners: Vec<Arc<Listener>>,
@@ -96,9 +104,13 @@ impl Will<'_> {
 }
 
 impl Heir {
-    /// Whether it is ready. To be asked when the link can be read.
-    pub fn is_ready(&self) -> bool {
-        matches!(message::receive(&self.link, &mut [0; 16], Patience::DoNotWait), Ok((n, _)) if n == READY.len())
+    /// What it has said since it was asked last, if anything.
+    pub fn news(&self) -> Option<News> {
+        match message::receive(&self.link, &mut [0; 16], Patience::DoNotWait) {
+            Ok((0, _)) => Some(News::Gone),
+            Ok((n, _)) => Some(News::Ready).filter(|_| n == READY.len()),
+            Err(_) => None,
+        }
     }
 
     /// Tells it that everything is its own, and waits until it has taken it: it is at that already. That it is gone is

@@ -268,9 +268,10 @@ impl Machine {
         let told = !slot.quiet;
         let in_force = worker.generation == self.generation;
         if told {
-            let (serving, wanted) = match in_force {
-                true => (self.children.serving(), self.children.wanted()),
-                false => self.children.coming_count(),
+            let (serving, wanted) = if in_force {
+                (self.children.serving(), self.children.wanted())
+            } else {
+                self.children.coming_count()
             };
             actions.push(Action::Say(Notice::Ready { worker, serving, wanted }));
         }

@@ -77,7 +77,10 @@ fn decide(machine: &mut Machine, effects: &mut Effects, inputs: &mut VecDeque<In
     let mut actions = Vec::new();
     while let Some(input) = inputs.pop_front() {
         machine.handle(sys::clock::monotonic(), input, &mut actions);
-        effects.tell(machine.pool());
+        // At the end, what was told before stands: it may be the next master's.
+        if !actions.iter().any(|action| matches!(action, Action::Exit { .. })) {
+            effects.tell(machine.pool());
+        }
         let mut exit_code = None;
         for action in actions.drain(..) {
             if let Action::Exit { code } = action {

@@ -284,9 +284,9 @@ impl Drop for Server {
         }
         if self.upgraded {
             // Nobody else works in that folder.
-            processes_in(self.folder.path()).for_each(|pid| {
-                let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            });
+            for pid in processes_in(self.folder.path()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
         if std::thread::panicking() {
             eprintln!("--- {}\n{}{}---", self.told, self.log(), self.stdout());

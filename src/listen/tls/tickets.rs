@@ -125,7 +125,7 @@ impl Keys {
     }
 
     /// Both keys, for another master on this machine.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(self) -> Vec<u8> {
         self.page[1..].iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect()
     }
 

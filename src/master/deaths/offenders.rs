@@ -36,17 +36,14 @@ impl Offenders {
     pub fn note(&mut self, request: &str, now: Duration) -> Option<Offence> {
         self.0.retain(|offender| now.saturating_sub(offender.last) < MEMORY);
         let request = request.split('?').next().unwrap_or(request);
-        let deaths = match self.0.iter_mut().find(|offender| offender.request == request) {
-            Some(offender) => {
-                offender.last = now;
-                offender.deaths = offender.deaths.saturating_add(1);
-                offender.deaths
-            }
-            None => {
-                self.make_room();
-                self.0.push(Offender { request: request.to_owned(), deaths: 1, last: now });
-                1
-            }
+        let deaths = if let Some(offender) = self.0.iter_mut().find(|offender| offender.request == request) {
+            offender.last = now;
+            offender.deaths = offender.deaths.saturating_add(1);
+            offender.deaths
+        } else {
+            self.make_room();
+            self.0.push(Offender { request: request.to_owned(), deaths: 1, last: now });
+            1
         };
         let doublings = deaths / POINTED_OUT_FROM;
         let is_news = deaths % POINTED_OUT_FROM == 0 && doublings.is_power_of_two();

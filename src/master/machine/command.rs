@@ -38,13 +38,6 @@ impl Machine {
         }
     }
 
-    /// Says why something is not done, in the log and to whoever asked for it.
-    pub(super) fn refuse(&mut self, ticket: Option<u64>, notice: Turnover, actions: &mut Vec<Action>) {
-        let outcome = Err(notice.to_string());
-        actions.push(Action::Say(Notice::Turnover(notice)));
-        actions.extend(ticket.map(|ticket| Action::Answer { ticket, outcome }));
-    }
-
     fn scale_to(&mut self, now: Duration, ticket: u64, workers: u32, actions: &mut Vec<Action>) {
         if let Some(why) = self.cannot_scale_to(workers) {
             actions.push(Action::Answer { ticket, outcome: Err(why) });
@@ -123,4 +116,11 @@ impl Machine {
             self.hurry(now, actions);
         }
     }
+}
+
+/// Says why something is not done, in the log and to whoever asked for it.
+pub(super) fn refuse(ticket: Option<u64>, notice: Turnover, actions: &mut Vec<Action>) {
+    let outcome = Err(notice.to_string());
+    actions.push(Action::Say(Notice::Turnover(notice)));
+    actions.extend(ticket.map(|ticket| Action::Answer { ticket, outcome }));
 }

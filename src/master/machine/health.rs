@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::messages::{Action, Observed};
 use super::notice::{Care, Notice};
 use super::{Machine, Phase, ask_to_drain, kill};
-use crate::master::children::{Life, Pid, Spent, State, Stopped};
+use crate::master::children::{Life, Pid, Slot, Spent, State, Stopped};
 
 /// How often memory is looked at, where it is limited.
 const MEMORY_PERIOD: Duration = Duration::from_secs(1);
@@ -27,12 +27,11 @@ impl Machine {
 
     /// Has the next one that is spent succeeded, unless another one is being.
     pub(super) fn succeed_one(&mut self) {
-        let busy = self.children.outgoing().iter().any(|slot| slot.serves());
+        let busy = self.children.outgoing().iter().any(Slot::serves);
         if busy || self.change.is_some() || !matches!(self.phase, Phase::Running) {
             return;
         }
-        let is_spent = |slot: &&_| {
-            let slot: &crate::master::children::Slot = slot;
+        let is_spent = |slot: &&Slot| {
             slot.wanted && slot.serves() && slot.child().is_some_and(|child| child.spent.is_some())
         };
         let next = self.children.slots().find(is_spent).and_then(|slot| slot.child()).map(|child| child.identity.pid);

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::failure::Failure;
+use super::command::refuse;
 use super::messages::{Action, Plan};
 use super::notice::{Notice, Short, Turnover};
 use super::{Change, Machine, Phase, START_FAILURES, ask_to_drain, kill};
@@ -57,7 +58,7 @@ impl Machine {
     /// A reload is wanted, by somebody who waits for the outcome or by a signal.
     pub(super) fn want_reload(&mut self, ticket: Option<u64>, actions: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Stopping(_) | Phase::Gone) {
-            return self.refuse(ticket, Turnover::NoReload, actions);
+            return refuse(ticket, Turnover::NoReload, actions);
         }
         self.reload_wanted.get_or_insert_default().extend(ticket);
         if !self.can_reload() {
@@ -102,7 +103,7 @@ impl Machine {
         match self.change.take() {
             Some(Change::Reload(reload)) if reload.generation == of => {
                 let notice = Turnover::NotReloaded { generation: of, in_force: self.generation, why: error };
-                self.conclude_reload(reload, Err(notice), actions);
+                conclude_reload(reload, Err(notice), actions);
             }
             other => self.change = other,
         }
@@ -118,7 +119,7 @@ impl Machine {
                 let workers = plan.slots;
                 let reload = Reload { generation, stage: Stage::Preparing, tickets, began };
                 let took = now.saturating_sub(began);
-                self.conclude_reload(reload, Ok(Turnover::Reloaded { generation, workers, took }), actions);
+                conclude_reload(reload, Ok(Turnover::Reloaded { generation, workers, took }), actions);
             }
             other => self.change = other,
         }
@@ -171,7 +172,7 @@ impl Machine {
                 actions.push(Action::Abandon);
                 self.dismiss_withdrawn(now, reload.generation, actions);
                 let (generation, in_force) = (reload.generation, self.generation);
-                self.conclude_reload(reload, Err(Turnover::NotReloaded { generation, in_force, why }), actions);
+                conclude_reload(reload, Err(Turnover::NotReloaded { generation, in_force, why }), actions);
             }
             other => self.change = other,
         }
@@ -200,14 +201,14 @@ impl Machine {
             }
         }
     }
+}
 
-    fn conclude_reload(&mut self, reload: Reload, outcome: Result<Turnover, Turnover>, actions: &mut Vec<Action>) {
-        let said: Outcome = match &outcome {
-            Ok(notice) => Ok(notice.to_string()),
-            Err(notice) => Err(notice.to_string()),
-        };
-        actions.push(Action::Say(Notice::Turnover(outcome.unwrap_or_else(|notice| notice))));
-        let tickets = reload.into_tickets().into_iter();
-        actions.extend(tickets.map(|ticket| Action::Answer { ticket, outcome: said.clone() }));
-    }
+fn conclude_reload(reload: Reload, outcome: Result<Turnover, Turnover>, actions: &mut Vec<Action>) {
+    let said: Outcome = match &outcome {
+        Ok(notice) => Ok(notice.to_string()),
+        Err(notice) => Err(notice.to_string()),
+    };
+    actions.push(Action::Say(Notice::Turnover(outcome.unwrap_or_else(|notice| notice))));
+    let tickets = reload.into_tickets().into_iter();
+    actions.extend(tickets.map(|ticket| Action::Answer { ticket, outcome: said.clone() }));
 }

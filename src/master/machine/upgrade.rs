@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::command::refuse;
 use super::messages::{Action, WorkerSignal};
 use super::notice::{Notice, Short, Turnover};
 use super::{Change, Exit, Machine, Phase, REAP_TIMEOUT};
@@ -54,7 +55,7 @@ impl Machine {
             (Phase::Running, None) => None,
         };
         if let Some(why) = refusal {
-            return self.refuse(ticket, Turnover::NotUpgraded { why: why.to_owned() }, actions);
+            return refuse(ticket, Turnover::NotUpgraded { why: why.to_owned() }, actions);
         }
         // The new master waits for startTimeout itself, after it has read its configuration.
         let ready_deadline = now.saturating_add(self.plan.start_timeout).saturating_add(REAP_TIMEOUT);
@@ -126,6 +127,6 @@ impl Machine {
     /// There is no new master.
     pub(super) fn conclude_upgrade(&mut self, why: String, actions: &mut Vec<Action>) {
         let Some(Change::Upgrade(upgrade)) = self.change.take() else { return };
-        self.refuse(upgrade.ticket, Turnover::NotUpgraded { why }, actions);
+        refuse(upgrade.ticket, Turnover::NotUpgraded { why }, actions);
     }
 }

@@ -155,7 +155,7 @@ impl World {
             9 if self.impatient => self.later(soon, Event::Input(Input::Signal(Quit))),
             10..=13 if self.stop_asked => self.later(soon, Event::Input(Input::Signal(Int))),
             14 => {
-                self.later(soon, Event::Input(Input::Exited { pid: 9999, exit: Exit::Code(0), work: Work::default() }))
+                self.later(soon, Event::Input(Input::Exited { pid: 9999, exit: Exit::Code(0), work: Work::default() }));
             }
             15 => self.later(soon, Event::Input(Input::Reported { pid: 9999, report: Report::Ready })),
             16 => self.later(soon, Event::Input(Input::Deadline)),
