@@ -86,6 +86,9 @@ fn serve(settled: Settled, site: Site, matches: ArgMatches) -> CliExit {
     }
 }
 
+/// How long a master that was killed may take to be gone.
+const KILLED: Duration = Duration::from_millis(500);
+
 /// Opens the logs and the listening sockets.
 fn prepare(settled: Settled, site: Site, matches: ArgMatches) -> Result<Setup, String> {
     let estate = Estate::of_this_process().map_err(|why| format!("cannot take over from the master before: {why}"))?;
@@ -105,7 +108,7 @@ fn prepare(settled: Settled, site: Site, matches: ArgMatches) -> Result<Setup, S
     log::error::install_panic_hook(|_| {});
     // Before anything is bound: the master that has it explains best why nothing can be.
     let pid_file = match &estate {
-        None => Some(claim_pid_file(&settled.config, Duration::ZERO)?),
+        None => Some(claim_pid_file(&settled.config, KILLED)?),
         Some(_) => None,
     };
     let blueprint = draw(settled, &site, &present)?;

@@ -172,7 +172,7 @@ pub(super) fn claim(link: &OwnedFd) {
 }
 
 /// Tells the old master that all of it was taken.
-pub(super) fn confirm(link: OwnedFd) {
+pub(super) fn confirm(link: &OwnedFd) {
     // One that is gone need not know.
-    let _gone = message::send(&link, MINE, &[], Patience::DoNotWait);
+    let _gone = message::send(link, MINE, &[], Patience::DoNotWait);
 }

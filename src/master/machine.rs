@@ -268,11 +268,8 @@ impl Machine {
         let told = !slot.quiet;
         let in_force = worker.generation == self.generation;
         if told {
-            let (serving, wanted) = if in_force {
-                (self.children.serving(), self.children.wanted())
-            } else {
-                self.children.coming_count()
-            };
+            let (serving, wanted) =
+                if in_force { (self.children.serving(), self.children.wanted()) } else { self.children.coming_count() };
             actions.push(Action::Say(Notice::Ready { worker, serving, wanted }));
         }
         if in_force {

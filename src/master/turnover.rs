@@ -97,8 +97,9 @@ impl Effects {
         estate::claim(&link);
         self.blueprint.listeners.iter().for_each(|listener| listener.adopt());
         self.seat = (self.take_seat)(&self.blueprint);
+        estate::confirm(&link);
         // The reporter is not to have it.
-        estate::confirm(link);
+        drop(link);
         self.tend_reporter();
     }
 }

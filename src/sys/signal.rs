@@ -49,6 +49,7 @@ impl Signals {
     }
 
     /// From now on TERM is read here as well.
+    #[allow(clippy::unused_self)] // it is these signals that TERM is then among
     pub fn catch_term(&self) -> io::Result<()> {
         catch(Signal::SIGTERM)
     }

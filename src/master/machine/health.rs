@@ -31,9 +31,8 @@ impl Machine {
         if busy || self.change.is_some() || !matches!(self.phase, Phase::Running) {
             return;
         }
-        let is_spent = |slot: &&Slot| {
-            slot.wanted && slot.serves() && slot.child().is_some_and(|child| child.spent.is_some())
-        };
+        let is_spent =
+            |slot: &&Slot| slot.wanted && slot.serves() && slot.child().is_some_and(|child| child.spent.is_some());
         let next = self.children.slots().find(is_spent).and_then(|slot| slot.child()).map(|child| child.identity.pid);
         next.into_iter().for_each(|pid| self.children.make_room(pid));
     }

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::failure::Failure;
 use super::command::refuse;
+use super::failure::Failure;
 use super::messages::{Action, Plan};
 use super::notice::{Notice, Short, Turnover};
 use super::{Change, Machine, Phase, START_FAILURES, ask_to_drain, kill};
