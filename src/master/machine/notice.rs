@@ -151,7 +151,7 @@ pub(crate) enum Notice {
 /// Why a start failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartFailed {
-    /// Every slot failed [`START_FAILURES`] times.
+    /// Every slot failed [`START_FAILURES`](super::START_FAILURES) times.
     Exhausted,
     /// Nobody was ready in time.
     TimedOut {
