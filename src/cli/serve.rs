@@ -112,6 +112,8 @@ fn prepare(settled: Settled, site: Site, matches: ArgMatches) -> Result<Setup, S
         Some(_) => None,
     };
     let blueprint = draw(settled, &site, &present)?;
+    // One sink for all: what is reopened here is what workers are forked with.
+    log::error::switch(blueprint.error_log.clone(), *blueprint.config.log.level);
     let seat = match pid_file {
         Some(pid_file) => Some(Seat { pid_file, control_listener: control_listener(&blueprint, false)? }),
         None => None,

@@ -339,8 +339,7 @@ impl Effects {
         if let Some(ticket) = ticket {
             self.reporters.answer(ticket, outcome);
         }
-        // It has the old files, and its successor the new ones.
-        self.replace_reporter();
+        self.reporters.note_outdated();
     }
 
     /// How all workers are.

@@ -21,6 +21,8 @@ const QUESTIONS_PER_TURN: usize = 64;
 pub(super) struct Reporters {
     present: Option<Reporter>,
     leaving: Vec<Reporter>,
+    /// The present one has what was exchanged since it was forked.
+    outdated: bool,
     /// How many there have been.
     count: u32,
     pace: Pace,
@@ -49,6 +51,7 @@ impl Reporters {
     /// One was forked, at whose other end of this link it listens.
     pub fn forked(&mut self, pid: i32, link: OwnedFd, now: Duration) {
         self.count += 1;
+        self.outdated = false;
         self.pace.forked(now);
         let link = Link { socket: Some(link), unsent: VecDeque::new() };
         self.present = Some(Reporter { pid, number: self.count, link });
@@ -82,6 +85,16 @@ impl Reporters {
             reporter.link.tell(&Told::Leave);
             self.leaving.push(reporter);
         }
+    }
+
+    /// The present one is to be replaced, for log files were opened anew since it was forked.
+    pub fn note_outdated(&mut self) {
+        self.outdated = true;
+    }
+
+    /// Whether to replace the present one now: one after the other, however often something is exchanged.
+    pub fn is_outdated(&self) -> bool {
+        self.outdated && self.leaving.is_empty()
     }
 
     /// Tells all of them that the master is about to end.

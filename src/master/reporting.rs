@@ -22,6 +22,9 @@ impl Effects {
     /// Sees to it that there is a reporter, where one is wanted.
     pub fn tend_reporter(&mut self) {
         let now = sys::clock::monotonic();
+        if self.reporters.is_outdated() {
+            self.reporters.replace(now);
+        }
         if !self.wants_reporter() || !self.reporters.is_due(now) {
             return;
         }

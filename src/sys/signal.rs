@@ -125,8 +125,9 @@ pub(crate) fn ignore_write_failures() -> io::Result<()> {
 }
 
 fn catch(signal: Signal) -> io::Result<()> {
-    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
-    let action = SigAction::new(SigHandler::SigAction(note), flags, SigSet::empty());
+    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESTART;
+    // One after the other: the frames of several at once are more than a small stack may have room for.
+    let action = SigAction::new(SigHandler::SigAction(note), flags, SigSet::all());
     // SAFETY: the handler uses atomics, writes a byte and restores errno: all of it is async-signal-safe
     // (signal-safety(7)).
     unsafe { sigaction(signal, &action)? };
