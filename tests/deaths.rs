@@ -1,5 +1,9 @@
 //! What is said of a worker that is dead: why, and what it was at.
 
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fs, thread};
+
 use nix::sys::signal::Signal;
 
 use crate::support::{Client, Launch, Server, request, wait_until};
@@ -106,4 +110,54 @@ fn an_abort_is_told_before_the_panic_that_led_to_it() {
         assert!(line.contains("ABRT sent by pid ") && line.contains("; before that: panic at "), "{line}");
         assert!(line.contains("a mistake of the handler"), "{line}");
     }
+}
+
+/// A control group with so much memory, until it is dropped; none where this user cannot make one.
+struct SmallMemory(PathBuf);
+
+impl SmallMemory {
+    fn new(limit: &str) -> Option<Self> {
+        let unified = ("/sys/fs/cgroup", "memory.max");
+        [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), unified].into_iter().find_map(|(root, file)| {
+            let group = Self(PathBuf::from(root).join(format!("regrow-test-{}", std::process::id())));
+            fs::create_dir(&group.0).ok()?;
+            fs::write(group.0.join(file), limit).ok()?;
+            Some(group)
+        })
+    }
+}
+
+impl Drop for SmallMemory {
+    fn drop(&mut self) {
+        // Processes that were just killed are in it for a moment yet.
+        for _ in 0..500 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn the_oom_killer_is_told_from_a_stranger_and_a_request_that_was_there_three_times_is_pointed_out() {
+    let Some(group) = SmallMemory::new("62914560") else {
+        eprintln!("skipped: no control group with a limit of memory can be made here");
+        return;
+    };
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", group.0.display());
+    let server = Launch::example("testbed").args(["--processPool", "2"]).through(&["sh", "-c", &enter]).start();
+    for _ in 0..3 {
+        let mark = server.log_mark();
+        Client::open(server.address()).send(request("GET", "/big?bytes=150000000"));
+        let line = death(&server, mark);
+        assert!(line.contains("signal 9 (KILL); the kernel killed it for want of memory"), "{line}");
+        server.wait_until_complete(mark);
+    }
+    server.wait_for_log("GET /big was running in 3 workers when they died");
+    let mark = server.log_mark();
+    server.signal(server.worker_pids()[0], Signal::SIGKILL);
+    let line = death(&server, mark);
+    assert!(line.contains("not by this master: somebody sent it KILL"), "{line}");
+    drop(server);
 }
