@@ -29,29 +29,7 @@ pub(super) fn command() -> Command {
         .subcommand(serve_arguments(
             Command::new("check").about("Say what `serve` would run with the same arguments, or every mistake"),
         ))
-        .subcommand(command_arguments(
-            Command::new("reload").about("Have a running server read its configuration again and replace its workers"),
-        ))
-        .subcommand(command_arguments(
-            Command::new("stop")
-                .about("Stop a running server, and wait until it has")
-                .arg(Arg::new("now").long("now").num_args(0).help("Cut off what runs")),
-        ))
-        .subcommand(command_arguments(
-            Command::new("reopen").about("Have a running server open its log files anew, after they were rotated"),
-        ))
-        .subcommand(command_arguments(
-            Command::new("upgrade").about("Have a new binary take over from a running server, without a stop").arg(
-                Arg::new("PROGRAM")
-                    .value_parser(value_parser!(PathBuf))
-                    .help("The new binary [default: what is now at the path that the server was started from]"),
-            ),
-        ))
-        .subcommand(command_arguments(
-            Command::new("scale")
-                .about("Have a running process pool of so many workers")
-                .arg(Arg::new("N").required(true).value_parser(value_parser!(u32)).help("How many; 0 retires all")),
-        ))
+        .subcommands(commands_to_a_server())
         .subcommand(
             Command::new("compress")
                 .about("Make compressed neighbours (NAME.br, NAME.zst, NAME.gz) of a folder's files, for serve to send")
@@ -78,6 +56,26 @@ pub(super) fn command() -> Command {
                     .help("The file to write; it must not exist yet [default: standard output]"),
             ),
         )
+}
+
+/// What is asked of a server that runs.
+fn commands_to_a_server() -> [Command; 5] {
+    [
+        Command::new("reload").about("Have a running server read its configuration again and replace its workers"),
+        Command::new("stop")
+            .about("Stop a running server, and wait until it has")
+            .arg(Arg::new("now").long("now").num_args(0).help("Cut off what runs")),
+        Command::new("reopen").about("Have a running server open its log files anew, after they were rotated"),
+        Command::new("upgrade").about("Have a new binary take over from a running server, without a stop").arg(
+            Arg::new("PROGRAM")
+                .value_parser(value_parser!(PathBuf))
+                .help("The new binary [default: what is now at the path that the server was started from]"),
+        ),
+        Command::new("scale")
+            .about("Have a running process pool of so many workers")
+            .arg(Arg::new("N").required(true).value_parser(value_parser!(u32)).help("How many; 0 retires all")),
+    ]
+    .map(command_arguments)
 }
 
 const EXAMPLES: &str = "\

@@ -157,32 +157,43 @@ fn serve(start: Start<'_>, record: Record) -> Result<(), String> {
     let beside = Beside::start(beside, look)?;
     record.open(identity.pid);
     teller.tell(Report::Ready);
-    let end = loop {
-        let turn = serving.turn();
-        teller.look_at(&serving);
-        match turn {
-            Ok(Turn::Served) => {}
-            Ok(Turn::Finished) if beside.has_finished() => break Ok(()),
-            // The others must still hear of it when the master is gone.
-            Ok(Turn::Finished) => thread::sleep(LOOK_AGAIN),
-            Ok(Turn::Watched) => {
-                if must_leave(&mut serving, signals) {
-                    note_stranger(record);
-                    let window = accept_window(record.retirement(), start.accept_window);
-                    beside.drain(window, None);
-                    serving.drain(window, None);
-                }
-                if !ear.hear() {
-                    ::log::warn!("the master is gone: finishing what is under way, and leaving");
-                    beside.drain(Duration::ZERO, Some(start.graceful_timeout));
-                    serving.drain(Duration::ZERO, Some(start.graceful_timeout));
-                }
-            }
-            Err(why) => break Err(format!("the loop cannot go on: {why}")),
+    let (accept_window, graceful_timeout) = (start.accept_window, start.graceful_timeout);
+    let end = turn_until_drained(&mut serving, &teller, &beside, |serving| {
+        if must_leave(serving, signals) {
+            note_stranger(record);
+            let window = window_to_accept(record.retirement(), accept_window);
+            beside.drain(window, None);
+            serving.drain(window, None);
         }
-    };
+        if !ear.hear() {
+            ::log::warn!("the master is gone: finishing what is under way, and leaving");
+            beside.drain(Duration::ZERO, Some(graceful_timeout));
+            serving.drain(Duration::ZERO, Some(graceful_timeout));
+        }
+    });
     serving.close_log();
     end.and_then(|()| beside.join())
+}
+
+/// Turns the loop until it has drained, and those beside it have, too; `listen` sees to what is watched.
+fn turn_until_drained(
+    serving: &mut Loop,
+    teller: &Teller,
+    beside: &Beside,
+    mut listen: impl FnMut(&mut Loop),
+) -> Result<(), String> {
+    loop {
+        let turn = serving.turn();
+        teller.look_at(serving);
+        match turn {
+            Ok(Turn::Served) => {}
+            Ok(Turn::Finished) if beside.has_finished() => return Ok(()),
+            // The others must still hear of it when the master is gone.
+            Ok(Turn::Finished) => thread::sleep(LOOK_AGAIN),
+            Ok(Turn::Watched) => listen(serving),
+            Err(why) => return Err(format!("the loop cannot go on: {why}")),
+        }
+    }
 }
 
 /// A worker that forks must have one thread: the processes that it forks would lack the others, and hold for ever what
@@ -208,7 +219,7 @@ fn must_leave(serving: &mut Loop, signals: &Signals) -> bool {
 
 /// How long a worker goes on accepting that is to leave. A stop may reach it before it reaches the master, as it does from a
 /// service manager that signals every process; only a retired worker leaves the queues to others.
-const fn accept_window(retirement: Option<Retirement>, longest: Duration) -> Duration {
+const fn window_to_accept(retirement: Option<Retirement>, longest: Duration) -> Duration {
     match retirement {
         None | Some(Retirement::LastAtListener) => longest,
         Some(Retirement::ToOthers | Retirement::Alone) => Duration::ZERO,
@@ -234,7 +245,7 @@ mod tests {
     #[test]
     fn only_one_whose_queues_are_left_to_others_or_to_later_accepts_no_more_at_once() {
         let longest = Duration::from_secs(3);
-        let window = |retirement| accept_window(retirement, longest);
+        let window = |retirement| window_to_accept(retirement, longest);
         assert_eq!((window(None), window(Some(Retirement::LastAtListener))), (longest, longest));
         assert_eq!(window(Some(Retirement::ToOthers)), Duration::ZERO);
         assert_eq!(window(Some(Retirement::Alone)), Duration::ZERO);

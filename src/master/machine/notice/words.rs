@@ -13,11 +13,8 @@ impl fmt::Display for Notice {
         match self {
             Self::Ready { worker, serving, wanted } => write!(f, "{worker} ready ({serving} of {wanted} serve)"),
             Self::BackingOff { slot, failures, delay } => {
-                write!(
-                    f,
-                    "worker={slot} failed {failures} times before it was ready: next attempt in {}",
-                    Short(*delay)
-                )
+                let delay = Short(*delay);
+                write!(f, "worker={slot} failed {failures} times before it was ready: next attempt in {delay}")
             }
             Self::NotForked { slot, error, delay } => {
                 let delay = Short(*delay);
@@ -31,11 +28,8 @@ impl fmt::Display for Notice {
             Self::ScaledDown { slot, wanted } => {
                 write!(f, "one worker fewer, worker={slot} finishes and leaves: {wanted} are to serve")
             }
-            Self::Retired { workers } => {
-                write!(
-                    f,
-                    "{workers} workers finish and leave; new connections wait in the queue until TTIN brings workers"
-                )
+            Self::Retired { workers: n } => {
+                write!(f, "{n} workers finish and leave; new connections wait in the queue until TTIN brings workers")
             }
             Self::AtMost { max_slots } => write!(f, "TTIN ignored: there is no room for more than {max_slots} workers"),
             Self::AtLeast => write!(f, "TTOU ignored: the last worker stays; WINCH retires it, TERM stops the server"),
